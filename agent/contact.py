@@ -1,0 +1,87 @@
+"""A contact: the agent's identity record of a person, and the keys by which it is found.
+
+Pure: no I/O. Knows nothing of how a contact is stored or sent.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# The attributes by which Engage can find a contact (Engage's docs, "Find contact"). externalId and
+# memberNumber are reached through one parameter, customKey, which the tenant maps to one of them.
+KEY_ATTRIBUTES = ("email", "mobilePhone", "socialSecurityNumber", "externalId", "memberNumber")
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Contact:
+    """What the agent knows of a person's identity; holds no personal data itself."""
+
+    lane: int  # the journal's own number; the changes of one contact form one lane
+    ref: str  # UUIDv7 that the agent issued; a POS may use it for ever
+    contact_id: str | None  # Engage's GUID, once known
+    contact_type: str | None  # Engage's type, once known or asked for
+
+    @property
+    def public_id(self) -> str:
+        """Give what a POS should store: the GUID as soon as it is known, else the ref."""
+        return self.contact_id or self.ref
+
+
+@dataclass(frozen=True)
+class Key:
+    """One attribute value by which a person is found, in the form in which it is compared."""
+
+    name: str  # one of KEY_ATTRIBUTES
+    value: str  # normalised by comparable()
+
+
+def comparable(name: str, value: str) -> str:
+    """Give a key's value in the form in which two of them are the same person.
+
+    E-mail compares without case; personal numbers without dashes; the rest as trimmed text.
+    """
+    value = value.strip()
+    if name == "email":
+        return value.casefold()
+    if name == "socialSecurityNumber":
+        return value.replace("-", "").upper()
+    return value
+
+
+def keys_of(attributes: Mapping[str, Any]) -> tuple[Key, ...]:
+    """Give the keys among a contact's attributes, in the order of KEY_ATTRIBUTES."""
+    return tuple(
+        Key(name, comparable(name, value))
+        for name in KEY_ATTRIBUTES
+        if isinstance(value := attributes.get(name), str) and value.strip()
+    )
+
+
+def is_uuid(text: str) -> bool:
+    """Say whether a text has the shape of a GUID, upper or lower case."""
+    return _UUID.fullmatch(text) is not None
+
+
+def is_ref_shaped(text: str) -> bool:
+    """Say whether a text can be a ref: a UUID of version 7, as only the agent issues them.
+
+    Engage's GUIDs are of version 4, so a ref that this till does not know is never sent there.
+    """
+    return is_uuid(text) and text[14] == "7"
+
+
+def new_id() -> str:
+    """Make a UUIDv7 (RFC 9562): sorts by time, unguessable in its last 74 bits."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds & (2**48 - 1)) << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))
