@@ -1,0 +1,1 @@
+"""What the POS says: received, checked, stored and answered."""

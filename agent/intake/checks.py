@@ -1,0 +1,368 @@
+"""One check per kind of value: the value in the form in which Engage wants it, or what is wrong.
+
+Owns the standard attributes of a contact (Engage's docs, "Contact field definitions"). Pure:
+today's date is an argument. Knows no requests, settings or sentences.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import phonenumbers
+from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
+from stdnum import luhn
+from stdnum.exceptions import ValidationError
+from stdnum.fi import hetu
+
+# What Engage knows by itself and a POS may write, apart from preferences and consents.
+STANDARD_ATTRIBUTES = (
+    "firstName",
+    "lastName",
+    "memberNumber",
+    "socialSecurityNumber",
+    "email",
+    "mobilePhone",
+    "createdInStore",
+    "store",
+    "street",
+    "zipCode",
+    "city",
+    "careOf",
+    "country",
+    "countryCode",
+    "lang",
+    "birthDay",
+    "gender",
+    "externalId",
+)
+
+# What Engage works out by itself: exact names, and beginnings of names.
+READ_ONLY = frozenset({"age", "rfm"})
+READ_ONLY_PREFIXES = ("retail.keyvalue.", "nps.")
+
+# As Engage wants them written; some of its answers spell them AcceptsEmails and so on.
+PREFERENCES = ("acceptsEmail", "acceptsSms", "acceptsPostal")
+
+CONSENT_MEMBERS = ("id", "value", "date", "source", "comment")
+
+GENDERS = ("Male", "Female", "Other")
+
+# ISO 3166-1 alpha-2, officially assigned codes.
+_ISO_3166 = """
+    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS
+    BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE
+    EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM
+    HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC
+    LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA
+    NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW
+    SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO
+    TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW
+"""
+COUNTRIES = frozenset(_ISO_3166.split())
+
+_EARLIEST = date(1900, 1, 1)  # nobody alive was born before
+
+# A name that can be written as an XML element, too.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,63}\Z")
+
+# What XML 1.0 cannot hold (its production 2, Char); lone surrogates break UTF-8 as well.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
+_MOMENT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
+    r"(?:Z|[+-][0-9]{2}:?[0-9]{2})\Z"
+)
+
+# Fast paths: email-validator and phonenumbers take about 45 µs each. What these accept, the
+# libraries accept with the same result (property tests compare); the rest asks the library.
+_PLAIN_EMAIL = re.compile(
+    r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*@(?:[a-z0-9]+(?:-[a-z0-9]+)*\.)+[a-z]{2,}\Z"
+)
+_PLAIN_EMAIL_MAX = 63  # so that neither a label nor the local part can be too long
+_RESERVED_ENDINGS = tuple(f".{name}" for name in SPECIAL_USE_DOMAIN_NAMES if name != "test")
+_PLAIN_MOBILE = re.compile(r"\+467[02369][0-9]{7}\Z")
+_GROUPED = re.compile(r"\+?[0-9]+(?:[ -][0-9]+)*\Z")  # as a cashier types it: 070-000 00 01
+
+_EMAIL_MAX = 254  # octets of the whole address, RFC 5321 with RFC 3696's errata
+_PHONE_MAX = 40  # more than any spelling of fifteen digits needs; keeps the library's work small
+_PHONE_CHARACTERS = re.compile("[0-9 \u00a0()+./\u2010-\u2013-]+\\Z")
+
+_SWEDISH = re.compile(r"([0-9]{2})?([0-9]{6})([-+ ]?)([0-9]{4})\Z")
+_COORDINATION = 60  # is added to the day of birth in a coordination number
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """What is wrong with a value; never carries the value."""
+
+    code: str  # one of words.CODES
+    at: str = ""  # where inside the value: ".acceptsSms", "[0].value"
+    suggestion: str = ""  # the nearest known name
+
+
+def is_empty(value: Any) -> bool:
+    """Say whether a value holds nothing: null, or a text of blanks at most."""
+    return value is None or (isinstance(value, str) and (not value or value.isspace()))
+
+
+def is_name(text: str) -> bool:
+    """Say whether a text can be an attribute's name, in JSON as well as in XML."""
+    return _NAME.match(text) is not None
+
+
+def has_forbidden(text: str) -> bool:
+    """Say whether a text holds a character that XML 1.0 or UTF-8 cannot hold."""
+    return not text.isprintable() and _FORBIDDEN.search(text) is not None
+
+
+def number(value: float) -> bool:
+    """Say whether a number can be sent: finite, and in 64 bits if it is whole."""
+    return math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**63
+
+
+def text(value: Any) -> str | Wrong:
+    """Return a text trimmed at its ends; a whole number becomes its digits.
+
+    Engage turns numbers into texts by itself, and POS software does send `"zipCode": 11122`.
+    """
+    if isinstance(value, str):
+        trimmed = value.strip()
+        return Wrong("ControlCharacter") if has_forbidden(trimmed) else trimmed
+    if isinstance(value, int) and not isinstance(value, bool) and number(value):
+        return str(value)
+    return Wrong("WrongType")
+
+
+def custom(value: Any) -> str | int | float | bool | Wrong:
+    """Return what a tenant's own attribute holds; its type is the tenant's affair."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return value if number(value) else Wrong("WrongType")
+    return text(value)
+
+
+def email(value: str) -> str | Wrong:
+    """Return an e-mail address with its domain in lower case; nothing is asked of the network.
+
+    Names under `.test` pass, other reserved ones do not. An international domain stays in the form
+    in which it was written.
+    """
+    if (
+        len(value) <= _PLAIN_EMAIL_MAX
+        and _PLAIN_EMAIL.match(value)
+        and not value.endswith(_RESERVED_ENDINGS)
+    ):
+        return value
+    if len(value) > _EMAIL_MAX:
+        return Wrong("BadEmail")
+    try:
+        found = validate_email(
+            value, check_deliverability=False, test_environment=True, strict=True
+        )
+    except EmailNotValidError:
+        return Wrong("BadEmail")
+    if "." not in found.ascii_domain:
+        return Wrong("BadEmail")
+    domain = found.ascii_domain if value.rpartition("@")[2].isascii() else found.domain
+    return f"{found.local_part}@{domain}"
+
+
+def mobile_phone(value: str, region: str | None) -> str | Wrong:
+    """Return a phone number in E.164, e.g. `+46700000001`.
+
+    `region` (ISO 3166) is where a number without a country code belongs; without it such a number
+    is wrong. The number must be in a range that its country has given out: a digit too few is
+    found while the customer still stands there.
+    """
+    plain = _plain_mobile(value, region)
+    if plain is not None:
+        return plain
+    if len(value) > _PHONE_MAX or not _PHONE_CHARACTERS.match(value):
+        return Wrong("BadPhone")
+    try:
+        found = phonenumbers.parse(value, region)
+    except phonenumbers.NumberParseException:
+        return Wrong("BadPhone")
+    if not phonenumbers.is_valid_number(found):
+        return Wrong("BadPhone")
+    return phonenumbers.format_number(found, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _plain_mobile(value: str, region: str | None) -> str | None:
+    """Return a Swedish mobile number in E.164, or None if the library has to look at it."""
+    if not _GROUPED.match(value):
+        return None
+    digits = value.replace(" ", "").replace("-", "")
+    if region == "SE" and digits.startswith("07"):
+        digits = "+46" + digits[1:]
+    return digits if _PLAIN_MOBILE.match(digits) else None
+
+
+def birth_day(value: str, today: date) -> str | Wrong:
+    """Return a day of birth, `YYYY-MM-DD`, from 1900 until today."""
+    if not _DATE.match(value):
+        return Wrong("BadBirthDay")
+    try:
+        day = date.fromisoformat(value)
+    except ValueError:
+        return Wrong("BadBirthDay")
+    if day > today:
+        return Wrong("BirthDayInFuture")
+    return Wrong("BirthDayTooEarly") if day < _EARLIEST else value
+
+
+def personal_number(value: str, today: date) -> str | Wrong:
+    """Return a Swedish or Finnish personal number; the form decides which of them it is.
+
+    Swedish personal and coordination numbers, 10 or 12 digits, become 12 digits without a sign:
+    `198112289874`. Ten digits mean somebody under 100 years, with `+` somebody who turns 100 this
+    year or has done so. Finnish codes keep their sign and are in upper case: `131052-308T`; those
+    with the individual number 900 to 999, which are for tests, pass.
+    """
+    match = _SWEDISH.match(value)
+    if match is not None:
+        century, birth, sign, serial = match.groups()
+        digits = _twelve_digits(century, birth, sign, serial, today)
+        if digits is None or not luhn.is_valid(digits[2:]):
+            return Wrong("BadPersonalNumber")
+        return digits
+    code = _finnish_code(value)
+    if code is None:
+        return Wrong("BadPersonalNumber")
+    century = 2000 if code[6] in "ABCDEF" else 1900
+    birth = code[4:6] + code[2:4] + code[:2]
+    is_born = code[6] != "+" and _day_of(century + int(birth[:2]), birth, today) is not None
+    return code if is_born else Wrong("BadPersonalNumber")
+
+
+def country_code(value: str) -> str | Wrong:
+    """Return an ISO 3166 code of two letters in upper case."""
+    code = value.upper()
+    return code if value.isascii() and code in COUNTRIES else Wrong("BadCountryCode")
+
+
+def gender(value: str) -> str | Wrong:
+    """Return Male, Female or Other; another case is put right."""
+    word = value.capitalize()
+    return word if word in GENDERS else Wrong("BadGender")
+
+
+def preference(value: Any) -> bool | Wrong:
+    """Return a preference's value: a boolean, and no text that looks like one."""
+    return value if isinstance(value, bool) else Wrong("NotBoolean")
+
+
+def consents(value: Any) -> tuple[list[dict[str, Any]], list[Wrong]]:
+    """Return the consents and what is wrong with them.
+
+    Shape: `[{id, value, date?, source?, comment?}]`, `id` a text, `value` a boolean, `date` in
+    ISO 8601 with its zone. Empty optional members are left out. Engage needs `id` and `value`.
+    """
+    if not isinstance(value, list):
+        return [], [Wrong("NotAList")]
+    found: list[dict[str, Any]] = []
+    problems: list[Wrong] = []
+    seen: set[str] = set()
+    for index, item in enumerate(value):
+        if not isinstance(item, Mapping):
+            problems.append(Wrong("NotAnObject", f"[{index}]"))
+            continue
+        consent, wrongs = _consent(item)
+        identity = consent.get("id")
+        if identity in seen:
+            wrongs.append(Wrong("DuplicateConsent", ".id"))
+        elif identity is not None:
+            seen.add(identity)
+        problems += [
+            Wrong(wrong.code, f"[{index}]{wrong.at}", wrong.suggestion) for wrong in wrongs
+        ]
+        found.append(consent)
+    return found, problems
+
+
+def _consent(item: Mapping[str, Any]) -> tuple[dict[str, Any], list[Wrong]]:
+    consent: dict[str, Any] = {}
+    wrongs: list[Wrong] = []
+    for position, (name, value) in enumerate(item.items()):
+        if name not in CONSENT_MEMBERS:
+            wrongs.append(_unknown_member(name, position))
+        elif not is_empty(value):
+            checked = _CONSENT_CHECKS[name](value)
+            if isinstance(checked, Wrong):
+                wrongs.append(Wrong(checked.code, f".{name}"))
+            else:
+                consent[name] = checked
+    wrongs += [
+        Wrong("Required", f".{name}") for name in ("id", "value") if is_empty(item.get(name))
+    ]
+    return consent, wrongs
+
+
+def _unknown_member(name: str, position: int) -> Wrong:
+    if not is_name(name):
+        return Wrong("BadName", f".#{position + 1}")
+    suggestion = name.lower() if name.lower() in CONSENT_MEMBERS else ""
+    return Wrong("UnknownAttribute", f".{name}", suggestion)
+
+
+def _moment(value: Any) -> str | Wrong:
+    written = value.strip() if isinstance(value, str) else ""
+    if not _MOMENT.match(written):
+        return Wrong("BadDate")
+    try:
+        datetime.fromisoformat(written)
+    except ValueError:
+        return Wrong("BadDate")
+    return written
+
+
+_CONSENT_CHECKS = {
+    "id": text,
+    "value": preference,
+    "date": _moment,
+    "source": text,
+    "comment": text,
+}
+
+
+def _twelve_digits(
+    century: str | None, birth: str, sign: str, serial: str, today: date
+) -> str | None:
+    """Return year, month, day as written and the last four, or None if there is no such day."""
+    if century is not None:
+        year = int(century + birth[:2])
+    else:
+        year = today.year - (today.year - int(birth[:2])) % 100
+        if sign == "+" or _day_of(year, birth, today) is None:
+            year -= 100
+    if _day_of(year, birth, today) is None:
+        return None
+    return f"{year}{birth[2:]}{serial}"
+
+
+def _finnish_code(value: str) -> str | None:
+    if len(value) != 11:
+        return None
+    try:
+        code = str(hetu.validate(value, allow_temporary=True))
+    except ValidationError:
+        return None
+    return code if code.isascii() else None  # the library takes digits of other scripts, too
+
+
+def _day_of(year: int, birth: str, today: date) -> date | None:
+    day = int(birth[4:])
+    if day > _COORDINATION:
+        day -= _COORDINATION
+    try:
+        born = date(year, int(birth[2:4]), day)
+    except ValueError:
+        return None
+    return born if _EARLIEST <= born <= today else None
