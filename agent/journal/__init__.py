@@ -1,0 +1,1 @@
+"""What we have promised: the only folder with SQL."""

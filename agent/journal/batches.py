@@ -1,0 +1,432 @@
+"""Batches in the journal: seal, manifest, uploaded, imported, and each contact's verification.
+
+Plain functions that run as units of work. A batch's row exists before its file does, and the file
+can be made again from the journal, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.change import Change, Fault, Kind, Payload, Route, State
+from agent.contact import Key, keys_of
+from agent.errors import NotFound
+from agent.journal import changes, contacts, states
+from agent.journal.driver import Connection
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One sealed file and where it is."""
+
+    number: int
+    name: str
+    state: str  # sealed, written, uploaded, imported, settled
+    with_id: bool  # its contacts carry Engage's GUID
+    contacts: int
+    sha256: str | None
+    bytes: int | None
+    attempts: int  # tries to upload it
+    full_size: bool  # the server held all of it before the rename was tried
+    error: str | None
+    sealed_at: str
+    uploaded_at: str | None
+    imported_at: str | None
+    settled_at: str | None
+
+
+_SELECT = """SELECT number, name, state, with_id, contacts, sha256, bytes, attempts, full_size,
+  error, sealed_at, uploaded_at, imported_at, settled_at FROM batches"""
+
+
+def _batch(row: Any) -> Batch:
+    return Batch(
+        **{**dict(row), "with_id": bool(row["with_id"]), "full_size": bool(row["full_size"])}
+    )
+
+
+# --- sealing ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The part of a lane that can go into a file: its open changes, head first, in order."""
+
+    changes: tuple[Change, ...]
+    keys: tuple[Key, ...]
+
+    @property
+    def head(self) -> Change:
+        """Give the oldest of them."""
+        return self.changes[0]
+
+
+# The heads that a file may take: idle lanes, nothing that may have happened already. The link's
+# state decides between all of them and only those whose API attempts are used up.
+_IDLE_HEADS = """
+SELECT ch.lane, ch.seq FROM changes ch
+ WHERE ch.state = 'waiting' AND ch.unknown = 0 AND ch.kind <> 'upgrade' AND ch.seq > :after
+   AND ch.api_attempts >= :used_up
+   AND NOT EXISTS (SELECT 1 FROM changes e WHERE e.lane = ch.lane AND e.holds = 1
+         AND (e.seq < ch.seq OR e.state IN ('sending', 'batched', 'uploaded', 'imported')))
+ ORDER BY ch.seq LIMIT :limit"""
+
+
+def idle_lanes(db: Connection, *, after: int, used_up: int, limit: int) -> tuple[Lane, ...]:
+    """Give lanes that a file could take, oldest head first, from sequence number `after` on.
+
+    `used_up`: only heads with at least so many counted API attempts.
+    """
+    parameters = {"after": after, "used_up": used_up, "limit": limit}
+    rows = db.execute(_IDLE_HEADS, parameters).fetchall()
+    return tuple(
+        Lane(changes.open_of_lane(db, row["lane"]), contacts.keys(db, row["lane"])) for row in rows
+    )
+
+
+def count_idle(db: Connection, *, used_up: int, limit: int) -> int:
+    """Count the lanes that a file could take; stops counting at `limit`."""
+    parameters = {"after": 0, "used_up": used_up, "limit": limit}
+    row = db.execute(f"SELECT count(*) AS n FROM ({_IDLE_HEADS})", parameters).fetchone()
+    return int(row["n"])
+
+
+@dataclass(frozen=True)
+class Member:
+    """One contact of a batch that is about to be sealed, with the changes that it folds."""
+
+    lane: int
+    contact_id: str | None
+    contact_type: str
+    key_value: str | None  # of an update without contactId: by what Engage's import finds it
+    changes: tuple[Change, ...]
+
+
+_SEQUENCE = "SELECT coalesce(max(number), 0) + 1 AS n FROM batches"
+_INSERT = """
+INSERT INTO batches (number, name, state, with_id, contacts, sealed_at)
+VALUES (?, ?, 'sealed', ?, ?, ?)"""
+_INSERT_MEMBER = """
+INSERT INTO batch_contacts (batch, position, lane, contact_id, contact_type, key_value)
+VALUES (?, ?, ?, ?, ?, ?)"""
+_STILL_IDLE = """
+SELECT 1 FROM contacts co
+ WHERE co.lane = :lane AND co.joined IS NULL AND co.contact_id IS :contact_id
+   AND NOT EXISTS (SELECT 1 FROM changes e WHERE e.lane = :lane AND e.holds = 1
+         AND (e.seq < :seq OR e.state IN ('sending', 'batched', 'uploaded', 'imported')))"""
+_PUT_IN = """
+UPDATE changes SET state = 'batched', route = 'file', batch = ?, due = 0, due_at = NULL,
+  error = NULL WHERE seq = ? AND state = 'waiting' AND unknown = 0"""
+
+
+def next_number(db: Connection) -> int:
+    """Give the number of the next batch: part of its file's name."""
+    return int(db.execute(_SEQUENCE).fetchone()["n"])
+
+
+def seal(
+    db: Connection, number: int, name: str, *, with_id: bool, members: Sequence[Member], now: str
+) -> Batch:
+    """Put changes into a new batch; contacts that moved on since they were read are left where
+    they are, so the batch may be smaller than asked for, and even empty.
+
+    Raises ForbiddenMove, and nothing is stored, when a single change moved meanwhile.
+    """
+    idle = [member for member in members if _is_still_idle(db, member)]
+    db.execute(_INSERT, (number, name, with_id, len(idle), now))
+    for position, member in enumerate(idle):
+        db.execute(
+            _INSERT_MEMBER,
+            (
+                number,
+                position,
+                member.lane,
+                member.contact_id,
+                member.contact_type,
+                member.key_value,
+            ),
+        )
+        for change in member.changes:
+            done = db.execute(_PUT_IN, (number, change.seq))
+            changes.check_moved(done.rowcount, change, states.SEAL)
+    return get(db, name)
+
+
+def _is_still_idle(db: Connection, member: Member) -> bool:
+    parameters = {
+        "lane": member.lane,
+        "contact_id": member.contact_id,
+        "seq": member.changes[0].seq,
+    }
+    return db.execute(_STILL_IDLE, parameters).fetchone() is not None
+
+
+_LEAVE_OUT = """
+UPDATE changes SET state = 'rejected', holds = ?, error = ?, settled_at = ?
+ WHERE seq = ? AND state = 'waiting'"""
+
+
+def leave_out(db: Connection, change: Change, fault: Fault, now: str) -> None:
+    """Reject one change that cannot be written to a file; its neighbours go."""
+    holds = states.holds_lane(change.kind, State.REJECTED, verifies=True)
+    done = db.execute(_LEAVE_OUT, (holds, changes.fault_text(fault), now, change.seq))
+    changes.check_moved(done.rowcount, change, states.LEAVE_OUT)
+    changes.add_attempt(
+        db,
+        change.seq,
+        changes.Attempt(Route.FILE, "rejected", now, now, fault.code, None, fault.message),
+    )
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One contact of a batch, with what its changes ask for, in order."""
+
+    position: int
+    lane: int
+    contact_id: str | None
+    contact_type: str
+    key_value: str | None
+    asked: tuple[tuple[Kind, Payload], ...]
+
+
+_ENTRIES = """
+SELECT position, lane, contact_id, contact_type, key_value FROM batch_contacts
+ WHERE batch = ? AND position >= ? ORDER BY position LIMIT ?"""
+_ASKED = "SELECT kind, payload FROM changes WHERE batch = ? AND lane = ? ORDER BY seq"
+
+
+def entries(db: Connection, number: int, start: int, limit: int) -> tuple[Entry, ...]:
+    """Give a page of a batch's contacts in the order of its file."""
+    return tuple(
+        Entry(
+            row["position"],
+            row["lane"],
+            row["contact_id"],
+            row["contact_type"],
+            row["key_value"],
+            tuple(
+                (Kind(asked["kind"]), Payload.from_json(asked["payload"]))
+                for asked in db.execute(_ASKED, (number, row["lane"]))
+            ),
+        )
+        for row in db.execute(_ENTRIES, (number, start, limit)).fetchall()
+    )
+
+
+def get(db: Connection, name: str) -> Batch:
+    """Give a batch by its file's name. Raises NotFound."""
+    row = db.execute(f"{_SELECT} WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        raise NotFound("There is no batch with that name.")
+    return _batch(row)
+
+
+def in_state(db: Connection, states: Sequence[str]) -> tuple[Batch, ...]:
+    """Give the batches in these states, oldest first."""
+    marks = ", ".join("?" * len(states))
+    rows = db.execute(f"{_SELECT} WHERE state IN ({marks}) ORDER BY number", tuple(states))
+    return tuple(_batch(row) for row in rows)
+
+
+def listing(db: Connection, limit: int, before: int = 2**62) -> tuple[Batch, ...]:
+    """Give batches, the newest first."""
+    rows = db.execute(f"{_SELECT} WHERE number < ? ORDER BY number DESC LIMIT ?", (before, limit))
+    return tuple(_batch(row) for row in rows)
+
+
+def note_manifest(db: Connection, number: int, sha256: str, size: int) -> None:
+    """Store what the file must be before it gets its final name."""
+    db.execute("UPDATE batches SET sha256 = ?, bytes = ? WHERE number = ?", (sha256, size, number))
+
+
+def note_written(db: Connection, number: int) -> None:
+    """The file stands in the spool under its final name, synced."""
+    db.execute(
+        "UPDATE batches SET state = 'written' WHERE number = ? AND state = 'sealed'", (number,)
+    )
+
+
+def note_full_size(db: Connection, name: str) -> None:
+    """The server holds the whole file under its temporary name; the rename comes next."""
+    db.execute("UPDATE batches SET full_size = 1 WHERE name = ?", (name,))
+
+
+def note_trouble(db: Connection, names: Sequence[str], error: str) -> None:
+    """An upload did not work out: keep why, for the page."""
+    db.executemany(
+        "UPDATE batches SET attempts = attempts + 1, error = ? WHERE name = ?",
+        [(error, name) for name in names],
+    )
+
+
+# --- after the upload ---------------------------------------------------------------------------
+
+_MOVE_ALL = "UPDATE changes SET state = ?, holds = ? WHERE batch = ? AND state = ?"
+
+
+def note_uploaded(db: Connection, name: str, now: str) -> None:
+    """The server holds the file under its final name."""
+    batch = get(db, name)
+    if batch.state != "written":
+        return
+    db.execute(
+        """UPDATE batches SET state = 'uploaded', attempts = attempts + 1, error = NULL,
+             uploaded_at = ? WHERE number = ?""",
+        (now, batch.number),
+    )
+    db.execute(_MOVE_ALL, (State.UPLOADED, 1, batch.number, State.BATCHED))
+
+
+def note_imported(db: Connection, name: str, now: str, *, verify: str) -> None:
+    """Engage took the file away. What is not verified has reached its end."""
+    batch = get(db, name)
+    if batch.state != "uploaded":
+        return
+    db.execute(
+        "UPDATE batches SET state = 'imported', imported_at = ? WHERE number = ?",
+        (now, batch.number),
+    )
+    db.execute(_MOVE_ALL, (State.IMPORTED, 1, batch.number, State.UPLOADED))
+    if verify == "all":
+        return
+    condition = (
+        ""
+        if verify == "none"
+        else """AND lane NOT IN (SELECT lane FROM changes
+                 WHERE batch = :batch AND kind = 'create')"""
+    )
+    parameters = {"batch": batch.number, "now": now}
+    db.execute(
+        f"""UPDATE changes SET holds = 0, settled_at = :now
+             WHERE batch = :batch AND state = 'imported' {condition}""",
+        parameters,
+    )
+    db.execute(
+        f"UPDATE batch_contacts SET settled = 1 WHERE batch = :batch {condition}", parameters
+    )
+    _close_if_settled(db, batch.number, now)
+
+
+# --- verifying ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unverified:
+    """One contact of an imported batch that was not looked up for good yet."""
+
+    batch: Batch
+    entry: Entry
+    keys: tuple[Key, ...]
+    misses: int
+    patched: bool
+
+
+_UNVERIFIED = """
+SELECT bc.position, bc.batch, bc.lane, bc.misses, bc.patched, b.name
+  FROM batches b JOIN batch_contacts bc ON bc.batch = b.number
+ WHERE b.state = 'imported' AND bc.settled = 0 AND bc.due <= ?
+ ORDER BY bc.batch, bc.due, bc.position LIMIT ?"""
+
+
+def unverified(db: Connection, now: float, limit: int) -> tuple[Unverified, ...]:
+    """Give contacts whose look-up is due. `now` is monotonic."""
+    return tuple(
+        Unverified(
+            batch=get(db, row["name"]),
+            entry=entries(db, row["batch"], row["position"], 1)[0],
+            keys=contacts.keys(db, row["lane"]),
+            misses=row["misses"],
+            patched=bool(row["patched"]),
+        )
+        for row in db.execute(_UNVERIFIED, (now, limit)).fetchall()
+    )
+
+
+_LOOK_AGAIN = """
+UPDATE batch_contacts SET due = ?, misses = misses + ?, patched = max(patched, ?)
+ WHERE batch = ? AND position = ?"""
+
+
+def look_again(
+    db: Connection, item: Unverified, *, due: float, missed: bool = False, patched: bool = False
+) -> None:
+    """Put a contact's next look-up off, noting what this one brought."""
+    db.execute(_LOOK_AGAIN, (due, missed, patched, item.batch.number, item.entry.position))
+
+
+_SETTLE_CHANGES = """
+UPDATE changes SET state = :state, holds = :holds, error = :error, settled_at = :now
+ WHERE batch = :batch AND lane = :lane AND state = 'imported' AND kind = :kind"""
+_IMPORTED_OF = """
+SELECT seq, payload, kind FROM changes WHERE batch = ? AND lane = ? AND state = 'imported'"""
+
+
+def settle(
+    db: Connection,
+    item: Unverified,
+    *,
+    fault: Fault | None,
+    contact_id: str | None,
+    contact_type: str | None,
+    now: str,
+    verifies: bool,
+) -> tuple[Change, ...]:
+    """Confirm a contact's changes, or reject them with a fault; gives them as they stand now."""
+    number, lane = item.batch.number, item.entry.lane
+    attempt = changes.Attempt(
+        route=Route.FILE,
+        outcome="rejected" if fault else "delivered",
+        started_at=now,
+        ended_at=now,
+        code=fault.code if fault else None,
+        message=fault.message if fault else None,
+    )
+    target = State.REJECTED if fault else State.CONFIRMED
+    seqs = []
+    for row in db.execute(_IMPORTED_OF, (number, lane)).fetchall():
+        seqs.append(row["seq"])
+        changes.add_attempt(db, row["seq"], attempt)
+        if not fault:
+            attributes = Payload.from_json(row["payload"]).attributes
+            contacts.move_keys(db, lane, keys_of(attributes), row["seq"])
+    for kind in Kind:
+        db.execute(
+            _SETTLE_CHANGES,
+            {
+                "state": target,
+                "holds": states.holds_lane(kind, target, verifies=verifies),
+                "error": changes.fault_text(fault),
+                "now": now,
+                "batch": number,
+                "lane": lane,
+                "kind": kind,
+            },
+        )
+    db.execute(
+        "UPDATE batch_contacts SET settled = 1 WHERE batch = ? AND position = ?",
+        (number, item.entry.position),
+    )
+    if contact_id:
+        contacts.learn(db, lane, contact_id, contact_type)
+    _close_if_settled(db, number, now)
+    return tuple(changes.find_by_seq(db, seq) for seq in seqs)
+
+
+_CLOSE = """
+UPDATE batches SET state = 'settled', settled_at = ? WHERE number = ? AND state = 'imported'
+   AND NOT EXISTS (SELECT 1 FROM batch_contacts WHERE batch = ? AND settled = 0)"""
+
+
+def _close_if_settled(db: Connection, number: int, now: str) -> None:
+    db.execute(_CLOSE, (now, number, number))
+
+
+def forget_waits(db: Connection) -> None:
+    """After the machine was started anew its monotonic clock means something else: all is due."""
+    db.execute("UPDATE batch_contacts SET due = 0 WHERE settled = 0 AND due > 0")

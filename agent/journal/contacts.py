@@ -1,0 +1,137 @@
+"""Contacts in the journal: ref ↔ contactId, keys, and two refs that turn out to be one person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agent.contact import Contact, Key, is_ref_shaped, is_uuid, new_id
+from agent.errors import NotFound
+from agent.journal.driver import Connection
+
+_COLUMNS = "lane, ref, contact_id, contact_type"
+
+_BY_LANE = f"SELECT {_COLUMNS} FROM contacts WHERE lane = ?"
+_BY_REF = "SELECT coalesce(joined, lane) AS lane FROM contacts WHERE ref = ?"
+_BY_CONTACT_ID = "SELECT lane FROM contacts WHERE contact_id = ?"
+_BY_KEY = """
+SELECT c.lane FROM keys k JOIN contacts c ON c.lane = k.lane
+ WHERE k.name = ? AND k.value = ? ORDER BY k.seq DESC LIMIT 1"""
+_ALL_BY_KEY = "SELECT DISTINCT lane FROM keys WHERE name = ? AND value = ? ORDER BY seq DESC"
+_INSERT = """
+INSERT INTO contacts (ref, contact_id, contact_type, created_at) VALUES (?, ?, ?, ?)
+RETURNING lane"""
+_PUT_KEY = """
+INSERT INTO keys (name, value, lane, seq) VALUES (?, ?, ?, ?)
+ON CONFLICT (name, value, lane) DO UPDATE SET seq = max(seq, excluded.seq)"""
+# What Engage holds by now comes first: a key that an open change brings is not there yet.
+_KEYS_OF = """
+SELECT name, value FROM keys WHERE lane = :lane ORDER BY seq >= :open_from, seq DESC"""
+_DROP_OLDER_KEYS = "DELETE FROM keys WHERE lane = ? AND name = ? AND value <> ? AND seq < ?"
+_DROP_KEYS_OF_CHANGE = "DELETE FROM keys WHERE lane = ? AND seq = ?"
+_SET_ID = "UPDATE contacts SET contact_id = ? WHERE lane = ?"
+_SET_TYPE = "UPDATE contacts SET contact_type = ? WHERE lane = ?"
+
+
+def get(db: Connection, lane: int) -> Contact:
+    """Give a contact by its lane."""
+    row = db.execute(_BY_LANE, (lane,)).fetchone()
+    return Contact(row["lane"], row["ref"], row["contact_id"], row["contact_type"])
+
+
+def find(db: Connection, public_id: str) -> Contact | None:
+    """Give a contact by its ref or GUID, either case; None if this till does not know it."""
+    public_id = public_id.lower()
+    row = (
+        db.execute(_BY_CONTACT_ID, (public_id,)).fetchone()
+        or db.execute(_BY_REF, (public_id,)).fetchone()
+    )
+    return get(db, row["lane"]) if row else None
+
+
+def find_by_key(db: Connection, key: Key) -> Contact | None:
+    """Give the contact that carries a key, the latest to claim it if there are several."""
+    row = db.execute(_BY_KEY, (key.name, key.value)).fetchone()
+    return get(db, row["lane"]) if row else None
+
+
+def find_all_by_key(db: Connection, key: Key) -> list[Contact]:
+    """Give every contact that carries a key, the latest first."""
+    return [get(db, row["lane"]) for row in db.execute(_ALL_BY_KEY, (key.name, key.value))]
+
+
+def for_target(db: Connection, public_id: str, now: str) -> Contact:
+    """Give the contact that an update names, making one for a GUID that is new to this till.
+
+    Raises NotFound for what is neither a GUID nor a ref of this till: a ref is never sent to
+    Engage, so one that nobody here knows leads nowhere.
+    """
+    if contact := find(db, public_id):
+        return contact
+    if not is_uuid(public_id) or is_ref_shaped(public_id):
+        raise NotFound(
+            "This till knows no contact with that id. Nothing was stored. Use the `id` that a "
+            "sign-up or a look-up answered."
+        )
+    return add(db, contact_id=public_id.lower(), contact_type=None, now=now)
+
+
+def add(db: Connection, *, contact_id: str | None, contact_type: str | None, now: str) -> Contact:
+    """Make a contact with a new ref."""
+    ref = new_id()
+    lane = db.execute(_INSERT, (ref, contact_id, contact_type, now)).fetchone()["lane"]
+    return Contact(lane, ref, contact_id, contact_type)
+
+
+def put_keys(db: Connection, lane: int, keys: Iterable[Key], seq: int) -> None:
+    """Store that a change gave this contact these keys."""
+    db.executemany(_PUT_KEY, [(key.name, key.value, lane, seq) for key in keys])
+
+
+def keys(db: Connection, lane: int, open_from: int = 2**62) -> tuple[Key, ...]:
+    """Give a contact's keys, the newest first; those of changes from `open_from` on come last."""
+    rows = db.execute(_KEYS_OF, {"lane": lane, "open_from": open_from})
+    return tuple(Key(row["name"], row["value"]) for row in rows)
+
+
+def move_keys(db: Connection, lane: int, keys: Iterable[Key], seq: int) -> None:
+    """Forget a contact's older values of these keys: Engage holds the new ones now."""
+    for key in keys:
+        db.execute(_DROP_OLDER_KEYS, (lane, key.name, key.value, seq))
+
+
+def drop_keys_of_change(db: Connection, lane: int, seq: int) -> None:
+    """Forget the keys that a change would have brought; it was discarded."""
+    db.execute(_DROP_KEYS_OF_CHANGE, (lane, seq))
+
+
+def learn(db: Connection, lane: int, contact_id: str, contact_type: str | None) -> int:
+    """Store Engage's GUID of a contact; join two refs that turn out to be one. Gives the lane.
+
+    Joined changes keep their capture order, because lanes are ordered by sequence number.
+    """
+    contact_id = contact_id.lower()
+    known = db.execute(_BY_CONTACT_ID, (contact_id,)).fetchone()
+    if known is None:
+        db.execute(_SET_ID, (contact_id, lane))
+    elif known["lane"] != lane:
+        _join(db, lane, known["lane"])
+        lane = known["lane"]
+    if contact_type:
+        db.execute(_SET_TYPE, (contact_type, lane))
+    return lane
+
+
+def forget_contact_id(db: Connection, lane: int) -> None:
+    """Engage no longer knows the GUID: the next look-up by key decides."""
+    db.execute(_SET_ID, (None, lane))
+
+
+def _join(db: Connection, lane: int, into: int) -> None:
+    for statement in (
+        "UPDATE contacts SET joined = :into, contact_id = NULL WHERE lane = :lane",
+        "UPDATE contacts SET joined = :into WHERE joined = :lane",
+        "UPDATE changes SET lane = :into WHERE lane = :lane",
+        "UPDATE batch_contacts SET lane = :into WHERE lane = :lane",
+        "UPDATE OR REPLACE keys SET lane = :into WHERE lane = :lane",
+    ):
+        db.execute(statement, {"lane": lane, "into": into})

@@ -1,0 +1,369 @@
+"""The one place through which everything reaches the database file.
+
+One connection writes and checkpoints, a second may only read: that keeps clear of SQLite's
+WAL-reset bug (before 3.51.3) and of tasks that undo each other's transactions. A unit of work is a
+plain function that gets the connection and runs in the writer's thread; it cannot await, so it
+cannot hold a transaction open over the network. Units that wait together are committed together,
+with one sync, and each caller is answered after that commit. A caller that is cancelled changes
+nothing: its unit runs on, and only its answer is not heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+import os
+import re
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+
+from agent.errors import (
+    AgentError,
+    JournalFull,
+    JournalUnavailable,
+    Overloaded,
+    SchemaTooNew,
+)
+from agent.journal.driver import Connection, Driver
+from agent.journal.lock import JournalLock
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+# As many as one transaction takes: bounds how long the first of them waits for the last.
+GROUP_LIMIT = 256
+# As many as may wait; beyond it the POS hears "Overloaded" at once instead of a late answer.
+WAITING_LIMIT = 2048
+
+_FULL, _IOERR, _CORRUPT, _NOTADB = 13, 10, 11, 26
+
+
+class _Connection(aiosqlite.Connection):
+    """aiosqlite's connection, with one way more to use its thread: a whole function at a time."""
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        return await self._execute(work, self._conn)  # type: ignore[no-any-return, no-untyped-call]
+
+
+@dataclass
+class _Unit:
+    work: Work[Any]
+    answer: asyncio.Future[Any]
+
+
+@dataclass(frozen=True)
+class _Failed:
+    error: BaseException
+
+
+class Database:
+    """A journal file that is open: `write` and `read` are the only ways in."""
+
+    def __init__(self, path: Path, driver: Driver) -> None:
+        self.path = path
+        self.driver = driver
+        self.problem: str | None = None  # why it cannot be written just now, for the page
+        self._lock = JournalLock(path)
+        self._writer: _Connection | None = None
+        self._reader: _Connection | None = None
+        self._reading = asyncio.Lock()
+        self._waiting: deque[_Unit] = deque()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._inode: tuple[int, int] | None = None
+        self._closing = False
+
+    # --- opening and closing ------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Lock, open, check and migrate the file; then start the writer.
+
+        Raises JournalInUse, SchemaTooNew, JournalUnavailable; the data is untouched then.
+        """
+        self._lock.acquire()
+        try:
+            await self._connect(first=True)
+        except BaseException:
+            await self._disconnect()
+            self._lock.release()
+            raise
+        self._task = asyncio.create_task(self._write_groups(), name="journal-writer")
+
+    async def close(self) -> None:
+        """Finish what waits, checkpoint and close. Safe to call twice."""
+        self._closing = True
+        if self._task is not None:
+            self._wake.set()
+            await self._task
+            self._task = None
+        await self._disconnect()
+        self._lock.release()
+
+    async def _connect(self, *, first: bool) -> None:
+        existed = self.path.exists() and self.path.stat().st_size > 0
+        if not first and not existed:
+            raise JournalUnavailable(self._gone())
+        self._writer = _Connection(lambda: self.driver.connect(self.path), 64)
+        self._reader = None
+        try:
+            await self._writer
+            await self._writer.run(lambda db: _prepare(db, check=existed))
+            await self._writer.run(lambda db: migrate(db, self.path))
+            self._reader = _Connection(lambda: self.driver.connect(self.path, read_only=True), 64)
+            await self._reader
+            await self._reader.run(lambda db: db.execute("PRAGMA query_only = ON"))
+        except self.driver.module.Error as error:
+            raise JournalUnavailable(
+                f"The journal {self.path} cannot be opened: {error}. It was left as it is. "
+                "Check that the file belongs to the agent's user and is a journal of till-agent, "
+                "and that journal.key_file (if set) holds the right key."
+            ) from error
+        os.chmod(self.path, 0o600)
+        self._inode = self._identity()
+        self.problem = None
+
+    async def _disconnect(self) -> None:
+        # The reader first: the last connection to close checkpoints, and that must be the writer.
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                await connection.close()
+        self._reader = self._writer = None
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _gone(self) -> str:
+        return (
+            f"The journal {self.path} was moved or deleted while the agent ran. Nothing new is "
+            "stored. Put the file back, or restart the agent once you are sure that it is lost."
+        )
+
+    # --- writing ------------------------------------------------------------------------------
+
+    async def write(self, work: Work[T]) -> T:
+        """Run a unit of work and answer after it is durable.
+
+        Raises whatever the unit raised (it alone is rolled back), Overloaded when too many wait,
+        JournalFull or JournalUnavailable when the commit failed: then nothing was stored.
+        """
+        if self._task is None or self._closing:
+            raise JournalUnavailable
+        if len(self._waiting) >= WAITING_LIMIT:
+            raise Overloaded
+        unit = _Unit(work, asyncio.get_running_loop().create_future())
+        self._waiting.append(unit)
+        self._wake.set()
+        return await unit.answer  # type: ignore[no-any-return]
+
+    async def _write_groups(self) -> None:
+        while not self._closing:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                size = min(len(self._waiting), GROUP_LIMIT)
+                group = [self._waiting.popleft() for _ in range(size)]
+                await self._write_group(group)
+
+    async def _write_group(self, group: list[_Unit]) -> None:
+        try:
+            await self._heal()
+            assert self._writer is not None  # noqa: S101 - _heal connects or raises
+            works = [unit.work for unit in group]
+            answers = await self._writer.run(lambda db: self._commit_together(db, works))
+            self.problem = None
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # every caller must hear something, whatever broke
+            problem = self._translate(error)
+            self.problem = problem.message if isinstance(problem, AgentError) else str(problem)
+            answers = [_Failed(problem)] * len(group)
+        for unit, answer in zip(group, answers, strict=True):
+            if unit.answer.done():
+                continue
+            if isinstance(answer, _Failed):
+                unit.answer.set_exception(answer.error)
+            else:
+                unit.answer.set_result(answer)
+
+    async def _heal(self) -> None:
+        """Open the file again where an I/O error closed it; refuse to write to a file that is gone.
+
+        A failed sync is never repeated as if it could succeed: the kernel may have dropped the
+        pages. Opening anew reads what really is on the disk.
+        """
+        if self._writer is None:
+            await self._connect(first=False)
+        if self._identity() != self._inode:
+            raise JournalUnavailable(self._gone())
+
+    def _commit_together(self, db: Connection, works: list[Work[Any]]) -> list[Any]:
+        db.execute("BEGIN IMMEDIATE")
+        answers: list[Any] = []
+        try:
+            for work in works:
+                answers.append(self._run_unit(db, work))
+            db.execute("COMMIT")
+        except BaseException:
+            # After "disk full" SQLite may have rolled back already; a blind one would hide why.
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        return answers
+
+    def _run_unit(self, db: Connection, work: Work[T]) -> T | _Failed:
+        db.execute("SAVEPOINT unit")
+        try:
+            answer = work(db)
+        except Exception as error:
+            if not db.in_transaction or self._is_fatal(error):
+                raise
+            db.execute("ROLLBACK TO unit")
+            db.execute("RELEASE unit")
+            return _Failed(self._translate(error))
+        db.execute("RELEASE unit")
+        return answer
+
+    def _is_fatal(self, error: BaseException) -> bool:
+        return _primary_code(error) in (_FULL, _IOERR, _CORRUPT, _NOTADB)
+
+    def _translate(self, error: BaseException) -> BaseException:
+        if not isinstance(error, self.driver.module.Error):
+            return error
+        code = _primary_code(error)
+        if code == _FULL:
+            return JournalFull()
+        if code in (_IOERR, _CORRUPT, _NOTADB):
+            self._drop_soon()
+        return JournalUnavailable(
+            f"The journal cannot be written ({error}). This request was not stored; send it again. "
+            "What was answered before is safe."
+        )
+
+    def _drop_soon(self) -> None:
+        writer, reader = self._writer, self._reader
+        self._writer = self._reader = None
+        task = asyncio.get_running_loop().create_task(_close_all(reader, writer))
+        task.add_done_callback(lambda done: done.exception())
+
+    # --- reading ------------------------------------------------------------------------------
+
+    async def read(self, work: Work[T]) -> T:
+        """Run a short read on the second connection. Sees what was committed before the call.
+
+        Raises JournalUnavailable when the file cannot be read.
+        """
+        async with self._reading:
+            if self._reader is None:
+                raise JournalUnavailable
+            try:
+                return await self._reader.run(work)
+            except self.driver.module.Error as error:
+                raise JournalUnavailable(
+                    f"The journal cannot be read ({error}). What was answered before is safe."
+                ) from error
+
+
+async def _close_all(*connections: _Connection | None) -> None:
+    for connection in connections:
+        if connection is not None:
+            await connection.close()
+
+
+def _primary_code(error: BaseException) -> int | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code & 0xFF if isinstance(code, int) else None
+
+
+def _prepare(db: Connection, *, check: bool) -> None:
+    db.execute("PRAGMA foreign_keys = ON")
+    mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA journal_size_limit = 16777216")
+    level = db.execute("PRAGMA synchronous").fetchone()[0]
+    if mode != "wal" or level != 2:
+        raise JournalUnavailable(
+            f"The journal's disk does not allow safe writing (mode {mode}, level {level}). "
+            "Nothing was changed. Put journal.path on a local disk."
+        )
+    if check:
+        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise JournalUnavailable(
+                f"The journal is damaged ({verdict}). It was left as it is. "
+                "Copy the file aside and restore a backup; see docs/operating.md."
+            )
+
+
+# --- migrations ---------------------------------------------------------------------------------
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Give the migrations in order: number and SQL text."""
+    folder = importlib.resources.files("agent.journal") / "migrations"
+    found = []
+    for entry in folder.iterdir():
+        if match := re.fullmatch(r"(\d{4})-[a-z0-9-]+\.sql", entry.name):
+            found.append((int(match[1]), entry.read_text("utf-8")))
+    return sorted(found)
+
+
+def migrate(db: Connection, path: Path) -> None:
+    """Bring a journal to this program's version; a copy is made first where data stands in it.
+
+    Each migration is one transaction, so a kill in the middle leaves the older version whole.
+    Raises SchemaTooNew for a journal of a newer program.
+    """
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    steps = migrations()
+    newest = steps[-1][0]
+    if version > newest:
+        raise SchemaTooNew(
+            f"A newer till-agent wrote the journal {path} (version {version}; this program knows "
+            f"up to {newest}). The data is untouched. Install the newer till-agent again."
+        )
+    if 0 < version < newest:
+        backup(db, path.with_name(f"{path.name}.before-{newest}"))
+    for number, text in steps:
+        if number > version:
+            _apply(db, number, text)
+
+
+def backup(db: Connection, target: Path) -> None:
+    """Write a whole, checked copy of the journal to `target`, replacing one that stands there."""
+    target.unlink(missing_ok=True)
+    db.execute("VACUUM INTO ?", (str(target),))
+    os.chmod(target, 0o600)
+
+
+def _apply(db: Connection, number: int, text: str) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in _statements(text):
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {number:d}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _statements(text: str) -> list[str]:
+    """Split a script; executescript would commit the transaction that it runs in."""
+    found, pending = [], ""
+    for line in text.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            found.append(pending)
+            pending = ""
+    return found

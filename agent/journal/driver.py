@@ -1,0 +1,78 @@
+"""The database driver: the standard library's sqlite3, or SQLCipher when the journal is encrypted.
+
+Both have the same shape but classes of their own, so whoever catches an exception or names a Row
+takes it from the Driver that opened the connection.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import JournalUnavailable
+
+# RETURNING came with 3.35, STRICT tables with 3.37.
+OLDEST_SQLITE = (3, 37, 0)
+
+Connection = sqlite3.Connection  # SQLCipher's is a twin without a common base
+
+
+@dataclass(frozen=True)
+class Driver:
+    """One way to open a database file."""
+
+    name: str
+    module: Any
+    key: Callable[[], str] | None = None  # read at each opening; never kept
+
+    @property
+    def version(self) -> str:
+        """Give SQLite's version, for the page and the support bundle."""
+        return str(self.module.sqlite_version)
+
+    def connect(self, path: Path, *, read_only: bool = False) -> Connection:
+        """Open a file. Transactions are begun and ended by hand. Raises the module's Error."""
+        uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+        connection = self.module.connect(
+            uri, uri=True, isolation_level=None, timeout=2.0, check_same_thread=False
+        )
+        if self.key is not None:
+            # PRAGMA takes no parameters; quoting doubles the only character that could end it.
+            secret = self.key().replace("'", "''")
+            connection.execute(f"PRAGMA key = '{secret}'")
+        connection.row_factory = self.module.Row
+        return connection  # type: ignore[no-any-return]
+
+
+def plain() -> Driver:
+    """Give the standard library's driver."""
+    return _checked(Driver("sqlite", sqlite3))
+
+
+def encrypted(key: Callable[[], str]) -> Driver:
+    """Give SQLCipher's driver; `key` is called at each opening.
+
+    Raises JournalUnavailable where the package is not installed.
+    """
+    try:
+        module = importlib.import_module("sqlcipher3")
+    except ImportError as error:
+        raise JournalUnavailable(
+            "journal.key_file is set, but SQLCipher is not installed. Nothing was opened. "
+            "Install it with: pip install 'till-agent[encrypted]'"
+        ) from error
+    return _checked(Driver("sqlcipher", module, key))
+
+
+def _checked(driver: Driver) -> Driver:
+    version = tuple(int(part) for part in driver.version.split("."))
+    if version < OLDEST_SQLITE:
+        raise JournalUnavailable(
+            f"SQLite {driver.version} is too old for the journal; "
+            f"{'.'.join(map(str, OLDEST_SQLITE))} or newer is needed. Nothing was opened."
+        )
+    return driver

@@ -1,0 +1,146 @@
+"""The journal as the rest of the agent sees it: open, record, claim, settle, and units of work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agent.change import Change
+from agent.clock import Clock, to_text
+from agent.contact import new_id
+from agent.errors import JournalFull, JournalUnavailable
+from agent.journal import batches, changes
+from agent.journal.database import Database
+from agent.journal.driver import Connection
+from agent.journal.news import News, Settled
+
+T = TypeVar("T")
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Journal:
+    """What the agent has promised. Everything awaited here is durable when it returns."""
+
+    def __init__(
+        self, database: Database, clock: Clock, *, verify: str = "all", min_free_mb: int = 64
+    ) -> None:
+        self.database = database
+        self.news = News()
+        self.verify = verify  # fallback.verify: all, creates, none
+        self._clock = clock
+        self._min_free = min_free_mb * 1024 * 1024
+        self._boot = new_id()  # this run of the agent, in every lease it gives
+
+    @property
+    def verifies(self) -> bool:
+        """Say whether `imported` is not yet an end."""
+        return self.verify != "none"
+
+    async def open(self) -> int:
+        """Open the file and take over what an older run left in `sending`.
+
+        Gives how many changes may have happened without our knowing. Raises JournalInUse,
+        SchemaTooNew, JournalUnavailable.
+        """
+        await self.database.open()
+        try:
+            return await self.write(self._start)
+        except BaseException:
+            await self.database.close()
+            raise
+
+    def _start(self, db: Connection) -> int:
+        machine = _machine_boot()
+        known = db.execute("SELECT value FROM meta WHERE name = 'machine_boot'").fetchone()
+        if known is None or known["value"] != machine:
+            changes.forget_waits(db)
+            batches.forget_waits(db)
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('machine_boot', ?)", (machine,))
+        return changes.take_over(db, to_text(self._clock.now()))
+
+    async def close(self) -> None:
+        """Finish what was begun and close the file."""
+        await self.database.close()
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run one of this folder's functions as a unit of work; durable when it returns."""
+        return await self.database.write(work)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run one of this folder's reading functions."""
+        return await self.database.read(work)
+
+    async def record(self, request: changes.Request) -> changes.Recorded:
+        """Store what the POS asked for, before it is answered.
+
+        Raises IdempotencyKeyReused, NotFound, Overloaded, JournalFull, JournalUnavailable; nothing
+        was stored then.
+        """
+        self.check_room()
+        recorded = await self.write(partial(changes.record, request=request))
+        if recorded.is_new:
+            self.news.tell_recorded(recorded.change.contact.lane)
+        return recorded
+
+    def check_room(self) -> None:
+        """Raise JournalFull while the disk has less room than journal.min_free_mb.
+
+        Refused early, so that what is stored already can still be delivered and recorded.
+        """
+        try:
+            disk = os.statvfs(self.database.path.parent)
+        except OSError as error:
+            raise JournalUnavailable(
+                f"The journal's folder cannot be read: {error.strerror}. Nothing was stored."
+            ) from error
+        if disk.f_bavail * disk.f_frsize < self._min_free or (disk.f_files and not disk.f_favail):
+            raise JournalFull
+
+    def room_bytes(self) -> int:
+        """Give how many bytes are free on the journal's disk."""
+        disk = os.statvfs(self.database.path.parent)
+        return disk.f_bavail * disk.f_frsize
+
+    async def due_lanes(self, limit: int) -> tuple[int, ...]:
+        """Give lanes whose head may be sent now."""
+        now = self._clock.monotonic()
+        return await self.read(partial(changes.due_lanes, now=now, limit=limit))
+
+    async def claim(self, lane: int) -> changes.Claim | None:
+        """Take the head of a lane for sending; None when it is not due or a change is under way."""
+        now, lease = self._clock.monotonic(), f"{self._boot}:{new_id()}"
+        return await self.write(partial(changes.claim, lane=lane, now=now, lease=lease))
+
+    async def settle(
+        self, claim: changes.Claim, settlement: changes.Settlement, body: Any = None
+    ) -> tuple[Change, ...]:
+        """Store an attempt's outcome and tell who waits for it. Raises ForbiddenMove.
+
+        It was sent, so its outcome must be written even if the task that sent it is cancelled.
+        """
+        work = partial(changes.settle, claim=claim, settlement=settlement, verifies=self.verifies)
+        settled = await asyncio.shield(self.write(work))
+        self.tell(settled, body)
+        return settled
+
+    def tell(self, moved: tuple[Change, ...], body: Any = None) -> None:
+        """Wake the handlers that wait for these changes, where their state is an answer."""
+        for change in moved:
+            if change.settled_at is not None:
+                self.news.tell_settled(Settled(change, body))
+
+    async def totals(self) -> changes.Totals:
+        """Give how many changes are in which state, and the age of the oldest open one."""
+        return await self.read(partial(changes.totals, verifies=self.verifies))
+
+
+def _machine_boot() -> str:
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return "unknown"
