@@ -108,9 +108,7 @@ def test_an_empty_body_has_no_data(body: bytes) -> None:
         read_json(body)
 
 
-@pytest.mark.parametrize(
-    "body", [b'{"vera": NaN}', b'{"vera": 1, "vera": 1}', b'{"vera"}', rb'{"vera": "\ud800"}']
-)
+@pytest.mark.parametrize("body", [b'{"vera": NaN}', b'{"vera": 1, "vera": 1}', b'{"vera"}'])
 def test_what_is_said_about_a_body_holds_nothing_of_it(body: bytes) -> None:
     with pytest.raises(MalformedRequest) as caught:
         read_json(body)
