@@ -1,0 +1,1 @@
+"""The file route: folding, XML, spool, SFTP."""

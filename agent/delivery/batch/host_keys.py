@@ -1,0 +1,141 @@
+"""Pinned host keys, in OpenSSH's known_hosts format.
+
+Owns reading and extending that file; knows nothing of connections. A key gets in only because a
+person trusted it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class HostKey:
+    """The public key by which a server shows that it is the right one."""
+
+    algorithm: str  # "ssh-ed25519"
+    base64: str  # as in known_hosts
+
+    @property
+    def fingerprint(self) -> str:
+        """Give what `ssh-keygen -l` prints: `SHA256:` and 43 characters."""
+        digest = hashlib.sha256(base64.b64decode(self.base64)).digest()
+        return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+    def __str__(self) -> str:
+        """Give what a person compares."""
+        return f"{self.fingerprint} ({self.algorithm})"
+
+
+def pinned_keys(known_hosts_file: Path, host: str, port: int) -> list[HostKey]:
+    """Give the keys pinned for a server, in the file's order; no file means none.
+
+    Hashed names are understood, wildcards are not. A key marked @revoked is not pinned, wherever
+    else it stands; lines of certificate authorities and lines that cannot be read count as absent.
+    Raises OSError and UnicodeDecodeError when the file cannot be read.
+    """
+    lines = [line for line in _read(known_hosts_file) if line.names_host(host, port)]
+    revoked = {line.key for line in lines if line.marker == "@revoked"}
+    return [
+        line.key
+        for line in lines
+        if line.key is not None and line.marker == "" and line.key not in revoked
+    ]
+
+
+def trust(known_hosts_file: Path, host: str, port: int, key: HostKey) -> None:
+    """Pin a key that a person has compared; durable on return, and safe to repeat.
+
+    The server's former keys of the same algorithm are no longer trusted: two would both be let in.
+    The file is replaced as a whole, so a power cut leaves the old one or the new one.
+    """
+    kept = []
+    for line in _read(known_hosts_file):
+        superseded = line.marker == "" and line.key and line.key.algorithm == key.algorithm
+        kept.append(line.without(host, port) if superseded else line.text)
+    added = f"{_name(host, port)} {key.algorithm} {key.base64}"
+    _replace(known_hosts_file, "".join(f"{text}\n" for text in [*kept, added] if text is not None))
+
+
+@dataclass(frozen=True)
+class _Line:
+    text: str
+    marker: str = ""
+    names: tuple[str, ...] = ()
+    key: HostKey | None = None
+
+    def names_host(self, host: str, port: int) -> bool:
+        return any(_matches(name, _name(host, port)) for name in self.names)
+
+    def without(self, host: str, port: int) -> str | None:
+        """Give the line without that host; None when nothing is left of it."""
+        if not self.names_host(host, port):
+            return self.text
+        others = [name for name in self.names if not _matches(name, _name(host, port))]
+        return " ".join([",".join(others), *self.text.split()[1:]]) if others else None
+
+
+def _read(known_hosts_file: Path) -> list[_Line]:
+    try:
+        text = known_hosts_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return [_parse(line) for line in text.splitlines()]
+
+
+def _parse(text: str) -> _Line:
+    fields = text.split()
+    marker = fields.pop(0) if fields and fields[0].startswith("@") else ""
+    if len(fields) < 3 or fields[0].startswith("#"):
+        return _Line(text)
+    try:
+        base64.b64decode(fields[2], validate=True)
+    except binascii.Error:
+        return _Line(text)
+    return _Line(text, marker, tuple(fields[0].split(",")), HostKey(fields[1], fields[2]))
+
+
+def _name(host: str, port: int) -> str:
+    return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
+
+
+def _matches(pattern: str, name: str) -> bool:
+    if not pattern.startswith("|1|"):
+        return pattern.lower() == name
+    try:
+        salt, digest = (base64.b64decode(part, validate=True) for part in pattern[3:].split("|"))
+    except ValueError:
+        return False
+    # HMAC-SHA1 is the format's own (ssh-keygen -H); it hides names, nothing is secured by it.
+    return hmac.compare_digest(hmac.digest(salt, name.encode(), "sha1"), digest)
+
+
+def _replace(place: Path, text: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if place.exists():
+            Path(temporary).chmod(place.stat().st_mode & 0o777)
+        else:
+            # Public keys: the agent's user reads what an administrator has trusted.
+            Path(temporary).chmod(0o644)
+        os.replace(temporary, place)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    directory = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,168 @@
+"""OpenSSH's own server for tests: on a free loopback port, with keys made on the spot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from getpass import getuser
+from pathlib import Path
+
+from agent.delivery.batch.host_keys import HostKey, trust
+from agent.delivery.batch.sftp import SftpServer
+
+PATIENCE_S = 10.0
+KINDS = ("ed25519", "ecdsa", "rsa")
+
+_CONFIG = """
+ListenAddress 127.0.0.1
+Port {port}
+PidFile none
+UsePAM no
+StrictModes no
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+AuthorizedKeysFile {home}/authorized_keys
+Subsystem sftp internal-sftp {sftp_options}
+{host_keys}
+{extra}
+"""
+
+
+def find_sshd() -> str | None:
+    """Give sshd's path, which must be absolute for it to start; None where it is not installed."""
+    return shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin")
+
+
+class OpenSsh:
+    """A real sshd and its import folder. Ended by its process id, with all of its children."""
+
+    def __init__(
+        self,
+        home: Path,
+        host_key_kinds: Sequence[str] = KINDS,
+        sftp_options: str = "",
+        extra: str = "",
+    ) -> None:
+        self.home = home
+        self.folder = home / "import"
+        self.folder.mkdir(parents=True)
+        self.user_key = self._make_key("user", "ed25519")
+        shutil.copy(self.user_key.with_suffix(".pub"), home / "authorized_keys")
+        self._host_keys = {kind: self._make_key(f"host_{kind}", kind) for kind in host_key_kinds}
+        self._sftp_options = sftp_options
+        self._extra = extra
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        config = self.home / "sshd_config"
+        config.write_text(
+            _CONFIG.format(
+                port=self.port,
+                home=self.home,
+                sftp_options=self._sftp_options,
+                host_keys="\n".join(f"HostKey {path}" for path in self._host_keys.values()),
+                extra=self._extra,
+            )
+        )
+        sshd = find_sshd()
+        assert sshd
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on it
+        with (self.home / "sshd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sshd, "-D", "-e", "-f", config], stdout=log, stderr=log
+            )
+        until(self._answers, "sshd answers")
+
+    def stop(self) -> None:
+        """End it and its sessions."""
+        if self._process is None:
+            return
+        self.end_sessions()
+        self._process.terminate()
+        self._process.wait(PATIENCE_S)
+        self._process = None
+
+    def end_sessions(self) -> None:
+        """Cut every connection, as a crash of the server does."""
+        for pid in self._sessions():
+            _send(pid, signal.SIGKILL)
+
+    def freeze_sessions(self) -> None:
+        """Let every connection hang."""
+        for pid in self._sessions():
+            _send(pid, signal.SIGSTOP)
+
+    def host_key(self, kind: str) -> HostKey:
+        """Give a public host key."""
+        algorithm, encoded = self._host_keys[kind].with_suffix(".pub").read_text().split()[:2]
+        return HostKey(algorithm, encoded)
+
+    def client(
+        self,
+        pinned: str = "ed25519",
+        private_key: Path | None = None,
+        timeout_s: float = PATIENCE_S,
+    ) -> SftpServer:
+        """Make the agent's side, with one host key pinned."""
+        known_hosts = self.home / "known_hosts"
+        trust(known_hosts, "127.0.0.1", self.port, self.host_key(pinned))
+        return SftpServer(
+            host="127.0.0.1",
+            port=self.port,
+            username=getuser(),
+            directory=str(self.folder),
+            timeout_s=timeout_s,
+            password=None,
+            private_key_file=lambda: private_key or self.user_key,
+            known_hosts_file=known_hosts,
+        )
+
+    def _answers(self) -> bool:
+        assert self._process
+        assert self._process.poll() is None, (self.home / "sshd.log").read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def _make_key(self, name: str, kind: str) -> Path:
+        path = self.home / name
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path], check=True)
+        return path
+
+    def _sessions(self) -> list[int]:
+        assert self._process
+        return _descendants(self._process.pid)
+
+
+def _descendants(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True)
+    children = [int(child) for child in found.stdout.split()]
+    return children + [each for child in children for each in _descendants(child)]
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition; fails after PATIENCE_S."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.02)
