@@ -1,0 +1,204 @@
+"""After the import: every contact is looked up, because the import itself reports nothing.
+
+Found and equal → confirmed. Found and different → the difference is sent once by the API, then
+compared again. Not found → looked up a second time, then rejected for a person to mend. Knows
+Engage only as three calls that are handed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from agent import events
+from agent.change import Fault
+from agent.clock import Clock, to_text
+from agent.config import Config
+from agent.contact import Key
+from agent.delivery.difference import differs
+from agent.delivery.folding import fold
+from agent.errors import ContactGone, JournalError, Refused, RouteError
+from agent.journal import batches
+from agent.journal.batches import Unverified
+from agent.journal.journal import Journal
+
+_TICK_S = 1.0
+_PAGE = 20
+# After a difference was sent: long enough for Engage to show it.
+_AFTER_PATCH_S = 2.0
+_MISSES_BEFORE_REJECTED = 2
+
+
+@dataclass(frozen=True)
+class Engage:
+    """What the verifier may ask of Engage. Each raises RouteErrors."""
+
+    look_up: Callable[[Sequence[Key], str | None], Awaitable[str | None]]  # keys, type → GUID
+    fetch: Callable[[str], Awaitable[dict[str, Any]]]  # GUID → the contact
+    patch: Callable[[str, dict[str, Any]], Awaitable[None]]  # GUID, attributes
+    is_open: Callable[[], bool]  # whether it makes sense to ask now
+
+
+class Verifier:
+    """Looks imported contacts up, at a gentle pace behind live traffic."""
+
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        engage: Engage,
+        imported: asyncio.Event,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._journal = journal
+        self._engage = engage
+        self._imported = imported
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Verify until cancelled."""
+        while True:
+            try:
+                busy = self._engage.is_open() and await self._turn()
+            except JournalError as error:
+                events.log().error("journal_trouble", where="verifier", error=error.message)
+                busy = False
+            if busy:
+                continue
+            try:
+                async with asyncio.timeout(_TICK_S):
+                    await self._imported.wait()
+            except TimeoutError:
+                pass
+            self._imported.clear()
+
+    async def _turn(self) -> bool:
+        now = self._clock.monotonic()
+        items = await self._journal.read(partial(batches.unverified, now=now, limit=_PAGE))
+        for item in items:
+            if not self._engage.is_open():
+                return False
+            await self._verify(item)
+        return bool(items)
+
+    async def _verify(self, item: Unverified) -> None:
+        try:
+            contact_id = item.entry.contact_id or await self._engage.look_up(
+                item.keys, item.entry.contact_type
+            )
+            contact = await self._engage.fetch(contact_id) if contact_id else None
+        except ContactGone:
+            contact_id = contact = None
+        except RouteError:
+            await self._look_again(item, self._config.retry.waits_s[0])
+            return
+        if contact_id is None or contact is None:
+            await self._missed(item)
+        else:
+            await self._compare(item, contact_id, contact)
+
+    async def _missed(self, item: Unverified) -> None:
+        if item.misses + 1 >= _MISSES_BEFORE_REJECTED:
+            await self._settle(item, fault=_SKIPPED)
+        else:
+            await self._look_again(item, self._config.sftp.poll_s, missed=True)
+
+    async def _compare(self, item: Unverified, contact_id: str, contact: dict[str, Any]) -> None:
+        wanted = fold(item.entry.asked).attributes
+        names = differs(wanted, contact)
+        kind = _type_of(contact)
+        if not names:
+            await self._settle(item, contact_id=contact_id, contact_type=kind)
+        elif item.patched:
+            await self._settle(item, _differing(names), contact_id, kind)
+        else:
+            await self._send_difference(item, contact_id, kind, wanted, names)
+
+    async def _send_difference(
+        self,
+        item: Unverified,
+        contact_id: str,
+        kind: str | None,
+        wanted: Any,
+        names: Sequence[str],
+    ) -> None:
+        tops = {name.partition(".")[0] for name in names}
+        # A custom attribute's own name may hold a dot.
+        body = {name: wanted[name] for name in wanted if name in tops or name in names}
+        try:
+            await self._engage.patch(contact_id, body)
+        except Refused as error:
+            words = error.words or "Engage refused the attributes that the import left out."
+            fault = Fault(error.code, words, error.status, error.fields, error.request_id)
+            await self._settle(item, fault, contact_id, kind)
+        except RouteError:
+            await self._look_again(item, self._config.retry.waits_s[0])
+        else:
+            await self._look_again(item, _AFTER_PATCH_S, patched=True)
+
+    async def _look_again(
+        self, item: Unverified, wait_s: float, *, missed: bool = False, patched: bool = False
+    ) -> None:
+        due = self._clock.monotonic() + wait_s * random.uniform(1.0, 1.2)  # noqa: S311
+        await self._journal.write(
+            partial(batches.look_again, item=item, due=due, missed=missed, patched=patched)
+        )
+
+    async def _settle(
+        self,
+        item: Unverified,
+        fault: Fault | None = None,
+        contact_id: str | None = None,
+        contact_type: str | None = None,
+    ) -> None:
+        settled = await self._journal.write(
+            partial(
+                batches.settle,
+                item=item,
+                fault=fault,
+                contact_id=contact_id,
+                contact_type=contact_type,
+                now=to_text(self._clock.now()),
+                verifies=self._journal.verifies,
+            )
+        )
+        self._journal.tell(settled)
+        for change in settled:
+            events.log().info(
+                "change_verified",
+                change=change.id,
+                batch=item.batch.name,
+                state=change.state,
+                code=fault.code if fault else None,
+            )
+
+
+_SKIPPED = Fault(
+    "ImportSkipped",
+    "Engage's import took the file but left this contact out. Check its data against what Engage "
+    "demands, correct it and send it again.",
+)
+
+
+def _differing(names: Sequence[str]) -> Fault:
+    return Fault(
+        "ImportDiffers",
+        "Engage has the contact, but not these attributes as they were sent: "
+        + ", ".join(names)
+        + ". Check their values and send the change again.",
+        fields=tuple(
+            {"field": name, "code": "ImportDiffers", "message": "Engage has another value."}
+            for name in names
+        ),
+    )
+
+
+def _type_of(contact: dict[str, Any]) -> str | None:
+    meta = contact.get("meta")
+    value = meta.get("contactType") if isinstance(meta, dict) else None
+    return value if isinstance(value, str) else None

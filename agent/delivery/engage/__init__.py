@@ -1,0 +1,1 @@
+"""The API route: Engage's HTTP interface, version 3."""

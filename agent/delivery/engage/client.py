@@ -1,0 +1,249 @@
+"""One HTTP call to Engage: connection, deadlines, key, rate, and what it says of the line.
+
+Knows nothing of changes. Every call has a total deadline, follows no redirect, reads a bounded body
+and sends `Content-Type: application/json`, without which Engage answers 500 even to a GET (Engage's
+docs, "API authentication").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+from yarl import URL
+
+from agent.clock import Clock
+from agent.config import Engage
+from agent.delivery.engage.answers import Answer
+from agent.delivery.engage.pace import Pace
+from agent.delivery.link import Link
+from agent.errors import (
+    AgentError,
+    EngageFailed,
+    LineLost,
+    NotAuthorised,
+    NotEngage,
+    RouteError,
+    Throttled,
+    Unreachable,
+)
+
+T = TypeVar("T")
+
+_BODY_LIMIT = 4 * 1024 * 1024
+_CONNECT_S = 10.0
+# Below what servers usually keep, so that the agent, not Engage, closes idle connections first.
+_KEEPALIVE_S = 10.0
+# What aiohttp says when nothing of the request has left this machine.
+_NOTHING_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+)
+
+
+class EngageClient:
+    """The only door to Engage's API; shared by delivery and by reads."""
+
+    def __init__(
+        self, settings: Engage, key: Callable[[], str], link: Link, pace: Pace, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._key = key
+        self._clock = clock
+        self.link = link
+        self.pace = pace
+        self.server_clock_offset_s: float | None = None  # Engage's Date minus ours
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Make the connection pool; nothing is sent."""
+        connector = aiohttp.TCPConnector(
+            limit=16, ssl=self._tls(), keepalive_timeout=_KEEPALIVE_S, ttl_dns_cache=60
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector, auto_decompress=False, trust_env=False, cookie_jar=_no_cookies()
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _tls(self) -> ssl.SSLContext | bool:
+        if not self._settings.base_url.startswith("https:"):
+            return True
+        ca_file = self._settings.ca_file
+        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return context
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Answer], T],
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        create: bool = False,
+        person: bool = True,
+    ) -> T:
+        """Make one call and read its answer; `path` is below /api/v3, or begins with /api/.
+
+        `read` is one of answers.py. Raises RouteErrors: Unreachable when nothing was sent, LineLost
+        when it was sent and nothing came back, NotEngage, and what `read` raises.
+        """
+        await self.pace.turn(person=person)
+        try:
+            answer = await self._send(method, path, query, body, create=create)
+            result = read(answer)
+        except RouteError as error:
+            self._note(error)
+            raise
+        self.link.heard()
+        self.pace.answered()
+        return result
+
+    def _note(self, error: RouteError) -> None:
+        if error.against_link:
+            self.link.failed(error.message)
+        elif error.status is not None:
+            self.link.heard()
+            if isinstance(error, Throttled):
+                self.pace.throttled()
+            else:
+                self.pace.answered()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Any,
+        *,
+        create: bool,
+    ) -> Answer:
+        if self._session is None:
+            raise Unreachable("The agent is stopping.")
+        seconds = self._settings.create_timeout_s if create else self._settings.timeout_s
+        headers = self._headers()
+        data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(_CONNECT_S, seconds))
+        try:
+            async with self._session.request(
+                method,
+                self._url(path, query),
+                data=data,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+                proxy=self._settings.proxy,
+            ) as response:
+                return Answer(
+                    response.status,
+                    {name.lower(): value for name, value in response.headers.items()},
+                    await _bounded_body(response),
+                )
+        except (aiohttp.ClientError, TimeoutError, OSError, zlib.error) as error:
+            raise _route_error(error, method, seconds) from error
+
+    def _headers(self) -> dict[str, str]:
+        try:
+            key = self._key()
+        except AgentError as error:
+            raise NotAuthorised(f"{error.message} Nothing is lost: everything waits.") from error
+        return {
+            "apikey": key,
+            "User-Agent": self._settings.user_agent,
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
+
+    def _url(self, path: str, query: Mapping[str, str] | None) -> URL:
+        prefix = "" if path.startswith("/api/") else "/api/v3"
+        text = f"{self._settings.base_url}{prefix}{path}"
+        if query:
+            # A plus sign must arrive as %2B: Engage reads a bare one as a blank.
+            text += "?" + "&".join(
+                f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in query.items()
+            )
+        return URL(text, encoded=True)
+
+    async def probe(self) -> None:
+        """Try whether a connection can be made (TCP, and TLS where Engage has it); send nothing.
+
+        Raises Unreachable.
+        """
+        parts = urlsplit(self._settings.proxy or self._settings.base_url)
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        tls = self._tls() if secure else None
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                _, writer = await asyncio.open_connection(
+                    parts.hostname, port, ssl=tls if isinstance(tls, ssl.SSLContext) else None
+                )
+                writer.close()
+        except (OSError, TimeoutError) as error:
+            raise Unreachable(_why(error)) from error
+
+
+def _no_cookies() -> aiohttp.abc.AbstractCookieJar:
+    return aiohttp.DummyCookieJar()
+
+
+async def _bounded_body(response: aiohttp.ClientResponse) -> bytes:
+    """Read a body up to the limit, unpacked; a bomb or an endless stream is cut off."""
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    unpack = zlib.decompressobj(wbits=47) if encoding in ("gzip", "deflate") else None
+    parts, size = [], 0
+    async for chunk in response.content.iter_chunked(64 * 1024):
+        part = unpack.decompress(chunk, _BODY_LIMIT - size + 1) if unpack else chunk
+        parts.append(part)
+        size += len(part)
+        if size > _BODY_LIMIT:
+            raise aiohttp.ClientPayloadError("the answer is too long")
+    return b"".join(parts)
+
+
+def _route_error(error: BaseException, method: str, seconds: float) -> RouteError:
+    """Translate the library's exceptions; the only place that knows them."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return NotEngage(f"The proxy refused the connection (HTTP {error.status}).")
+    if isinstance(error, _NOTHING_SENT):
+        return Unreachable(_why(error))
+    if isinstance(error, TimeoutError):
+        why = f"No answer within {seconds:g} seconds."
+    else:
+        why = f"The line broke before the whole answer was there ({type(error).__name__})."
+    if method == "POST":
+        return LineLost(why)
+    failed = EngageFailed(why)
+    failed.against_link = True
+    return failed
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
+        return (
+            "Engage's certificate is not accepted: check the till's clock, and engage.ca_file if "
+            "the network inspects TLS."
+        )
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "Engage's name cannot be resolved (DNS)."
+    if isinstance(error, TimeoutError):
+        return "No connection to Engage in time."
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+        return "No secure connection (TLS) to Engage could be made."
+    if isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower():
+        return "The connection to Engage was refused."
+    return f"No connection to Engage ({type(error).__name__})."

@@ -1,0 +1,70 @@
+"""Why a route stands still: a halt has a cause that must be cured, a pause is a person's wish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.change import Route
+from agent.clock import Clock
+
+
+@dataclass(frozen=True)
+class Halt:
+    """A cause that stops a whole route; no change is rejected for it."""
+
+    cause: str
+    since: datetime
+
+
+class RouteGate:
+    """Whether a route may be used now. Halted, it lets one probe through now and then."""
+
+    def __init__(self, route: Route, clock: Clock, *, probe_s: float) -> None:
+        self.route = route
+        self.halt: Halt | None = None
+        self.paused = False
+        self._clock = clock
+        self._probe_s = probe_s
+        self._next_probe = 0.0
+
+    @property
+    def state(self) -> str:
+        """Give running, paused or halted."""
+        if self.paused:
+            return "paused"
+        return "halted" if self.halt else "running"
+
+    @property
+    def reason(self) -> str | None:
+        """Give why it does not run, for a person."""
+        if self.paused:
+            return "Paused by hand. Nothing is lost; resume it when you are ready."
+        return self.halt.cause if self.halt else None
+
+    def stop(self, cause: str) -> None:
+        """Halt, or note that the cause still stands; the next probe comes after the interval."""
+        since = self.halt.since if self.halt else self._clock.now()
+        self.halt = Halt(cause, since)
+        self._next_probe = self._clock.monotonic() + self._probe_s
+
+    def cured(self) -> None:
+        """A try got past the cause."""
+        self.halt = None
+
+    def resume(self) -> None:
+        """A person says: go on, and do not wait for the next probe."""
+        self.paused = False
+        self._next_probe = 0.0
+
+    def takes_probe(self) -> bool:
+        """Say whether a halted route's next probe is due; it is taken by asking."""
+        if self.paused or self.halt is None or self._clock.monotonic() < self._next_probe:
+            return False
+        self._next_probe = self._clock.monotonic() + self._probe_s
+        return True
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether the route runs freely."""
+        return not self.paused and self.halt is None
