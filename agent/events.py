@@ -32,8 +32,10 @@ def mask(text: str) -> str:
 
 
 def _mask_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for name, value in event.items():
-        if name not in FIELDS:
+    for name, value in tuple(event.items()):
+        if value is None:
+            del event[name]
+        elif name not in FIELDS:
             event[name] = "[masked]"
         elif name in ("error", "cause", "reason", "exception") and isinstance(value, str):
             event[name] = mask(value)

@@ -55,6 +55,16 @@ def read_secret(name: SecretSource | str, *, credentials_directory: Path | None 
     return _text(_content(path, is_credential), path)
 
 
+def path_of(name: SecretSource | str, *, credentials_directory: Path | None = None) -> Path:
+    """Give the file that holds a secret, for a library that reads it itself.
+
+    Found and checked like read_secret(). Raises SecretProblem.
+    """
+    path, is_credential = _found(name, credentials_directory or _credentials_directory())
+    _content(path, is_credential)
+    return path
+
+
 def _credentials_directory() -> Path | None:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     return Path(folder) if folder else None

@@ -121,6 +121,22 @@ def learn(db: Connection, lane: int, contact_id: str, contact_type: str | None) 
     return lane
 
 
+def remember(
+    db: Connection, key: Key, contact_id: str, contact_type: str | None, now: str
+) -> Contact:
+    """Store what a look-up at Engage found: this key belongs to that GUID."""
+    by_id = find(db, contact_id)
+    by_key = find_by_key(db, key)
+    if by_id is not None:
+        lane = by_id.lane
+    elif by_key is not None and by_key.contact_id is None:
+        lane = learn(db, by_key.lane, contact_id, contact_type)
+    else:
+        lane = add(db, contact_id=contact_id.lower(), contact_type=contact_type, now=now).lane
+    put_keys(db, lane, [key], 0)
+    return get(db, lane)
+
+
 def forget_contact_id(db: Connection, lane: int) -> None:
     """Engage no longer knows the GUID: the next look-up by key decides."""
     db.execute(_SET_ID, (None, lane))

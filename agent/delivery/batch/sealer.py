@@ -7,6 +7,7 @@ it at any time. The link is asked, never told.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from functools import partial
@@ -22,7 +23,6 @@ from agent.delivery.batch.document import (
     Element,
     check_element,
     transform,
-    validate,
     write_document,
 )
 from agent.delivery.batch.spool import Spool
@@ -248,18 +248,12 @@ class Sealer:
         elements = self._elements(batch, loop)
         stylesheet = self._config.fallback.xslt
         if stylesheet is None:
-            count = write_document(elements, stream)
-            stream.flush()
-            validate(Path(stream.name))
-            return count
-        plain = Path(f"{stream.name}.plain")
-        try:
-            with plain.open("wb") as canonical:
-                count = write_document(elements, canonical)
-            validate(plain)
-            transform(plain, stylesheet, stream)
-        finally:
-            plain.unlink(missing_ok=True)
+            return write_document(elements, stream)
+        # Beside the file, not in /tmp: it holds personal data.
+        with tempfile.NamedTemporaryFile(dir=self._spool.directory, prefix=".plain-") as canonical:
+            count = write_document(elements, canonical)
+            canonical.flush()
+            transform(Path(canonical.name), stylesheet, stream)
         return count
 
     def _elements(self, batch: Batch, loop: asyncio.AbstractEventLoop) -> Iterator[Element]:

@@ -1,0 +1,387 @@
+"""Builds the parts in order, starts and stops them. Imports everybody; nobody but commands, demo
+and tests imports it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from agent import __version__, events
+from agent.change import Route
+from agent.clock import Clock, SystemClock
+from agent.config import Config, config_hash
+from agent.contact import Key
+from agent.delivery.batch import verify
+from agent.delivery.batch.sealer import Sealer
+from agent.delivery.batch.sftp import SftpServer
+from agent.delivery.batch.spool import Spool
+from agent.delivery.batch.uploader import Uploader
+from agent.delivery.dispatcher import Dispatcher
+from agent.delivery.engage import answers, mapping
+from agent.delivery.engage.client import EngageClient
+from agent.delivery.engage.pace import Pace
+from agent.delivery.halts import RouteGate
+from agent.delivery.link import Link, LinkState
+from agent.errors import JournalUnavailable, SeveralMatch
+from agent.intake import server
+from agent.intake.contacts import ContactCalls
+from agent.intake.desk import Desk, RouteSwitch
+from agent.intake.guard import Guard
+from agent.intake.payload import Rules
+from agent.intake.server import Server
+from agent.journal import driver, meta
+from agent.journal.database import Database
+from agent.journal.journal import Journal
+from agent.lookup.calls import LookupCalls
+from agent.lookup.identify import Identifier
+from agent.notify import Notifier, watchdog_s
+from agent.schedule import Schedule
+from agent.secrets import SecretSource, path_of, read_secret
+from agent.status.snapshot import Observer
+from agent.tokens import Tokens
+
+# Beside the journal, for whoever may read that folder: the commands of this machine.
+COMMAND_TOKEN = "command-token"  # noqa: S105 - a file's name
+# A loop that has not turned for so long is stuck, whatever it is doing.
+_STUCK_AFTER_S = 30.0
+_STATUS_EVERY_S = 5.0
+
+
+class Agent:
+    """A till-agent: made from its settings, started, stopped."""
+
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
+        self.config = config
+        self.clock = clock or SystemClock()
+        self.notifier = Notifier()
+        self._command_token = secrets.token_urlsafe(32)
+        self.journal = self._journal()
+        self.gates = {
+            Route.API: RouteGate(Route.API, self.clock, probe_s=config.link.probe_s),
+            # Slowly, so that a wrong password does not get the account locked.
+            Route.FILE: RouteGate(Route.FILE, self.clock, probe_s=config.sftp.poll_s),
+        }
+        self.link = Link(self.clock, offline_after=config.link.offline_after)
+        self.client = EngageClient(
+            config.engage,
+            partial(read_secret, config.engage.api_key_file),
+            self.link,
+            Pace(
+                self.clock,
+                per_s=config.engage.max_requests_per_s,
+                backlog_per_s=config.engage.backlog_requests_per_s,
+            ),
+            self.clock,
+        )
+        self.dispatcher = Dispatcher(
+            config, self.journal, self.client, self.gates[Route.API], self.clock
+        )
+        spool = Spool(config.fallback.spool)
+        self.sealer = Sealer(config, self.journal, spool, self.link, self.clock)
+        self.uploader = self._uploader(spool)
+        self.verifier = self._verifier()
+        self.schedule = Schedule(self.journal, self.clock, retain_days=config.journal.retain_days)
+        self.tokens = Tokens(config.server.tokens_file)
+        self.observer = self._observer()
+        self.server = Server(self._application(), config.server.host, config.server.port)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stack = contextlib.AsyncExitStack()
+
+    # --- building -----------------------------------------------------------------------------
+
+    def _journal(self) -> Journal:
+        settings = self.config.journal
+        way = (
+            driver.encrypted(partial(read_secret, settings.key_file))
+            if settings.key_file is not None
+            else driver.plain()
+        )
+        return Journal(
+            Database(settings.path, way),
+            self.clock,
+            verify=self.config.fallback.verify,
+            min_free_mb=settings.min_free_mb,
+        )
+
+    def _uploader(self, spool: Spool) -> Uploader | None:
+        sftp = self.config.sftp
+        if self.config.fallback.transport != "sftp" or sftp.known_hosts_file is None:
+            return None
+        sftp_server = SftpServer(
+            host=sftp.host,
+            port=sftp.port,
+            username=sftp.username,
+            directory=sftp.directory,
+            timeout_s=sftp.timeout_s,
+            password=_reader(sftp.password_file),
+            private_key_file=_place(sftp.private_key_file),
+            known_hosts_file=sftp.known_hosts_file,
+        )
+        return Uploader(
+            self.config,
+            self.journal,
+            sftp_server,
+            self.sealer,
+            spool,
+            self.gates[Route.FILE],
+            self.clock,
+        )
+
+    def _verifier(self) -> verify.Verifier:
+        imported = self.uploader.imported if self.uploader else asyncio.Event()
+        engage = verify.Engage(
+            look_up=self._look_up, fetch=self._fetch, patch=self._patch, is_open=self._api_is_open
+        )
+        return verify.Verifier(self.config, self.journal, engage, imported, self.clock)
+
+    async def _look_up(self, keys: Sequence[Key], contact_type: str | None) -> str | None:
+        query = partial(
+            mapping.lookup_query,
+            keys,
+            first=self.config.engage.contact_key,
+            custom_key=self.config.engage.custom_key,
+        )
+        call = partial(self.client.call, "GET", "/contacts/id", answers.looked_up, person=False)
+        wanted = query()
+        if wanted is None:
+            return None
+        try:
+            return await call(query=wanted)
+        except SeveralMatch:
+            return await call(query=query(contact_type=contact_type))
+
+    async def _fetch(self, contact_id: str) -> dict[str, Any]:
+        return await self.client.call(
+            "GET", f"/contacts/{contact_id}", answers.read_contact, person=False
+        )
+
+    async def _patch(self, contact_id: str, body: dict[str, Any]) -> None:
+        await self.client.call(
+            "PATCH", f"/contacts/{contact_id}", answers.updated, body=body, person=False
+        )
+
+    def _api_is_open(self) -> bool:
+        return self.gates[Route.API].is_open and self.link.state is not LinkState.OFFLINE
+
+    def _observer(self) -> Observer:
+        return Observer(
+            self.config,
+            self.journal,
+            self.clock,
+            link=self.link,
+            sftp_link=self.uploader.link if self.uploader else self.link,
+            gates=self.gates,
+            problems=self._problems,
+            last_delivery=lambda: self.dispatcher.last_delivery_at,
+        )
+
+    def _problems(self) -> Sequence[str]:
+        return [self.sealer.problem] if self.sealer.problem else []
+
+    def _application(self) -> web.Application:
+        settings = self.config.server
+        calls = ContactCalls(
+            self.journal,
+            rules_of(self.config),
+            self.clock,
+            wait_s=settings.wait_s,
+            dedupe_window_s=settings.dedupe_window_s,
+            worth_waiting=self._api_is_open,
+        )
+        desk = Desk(self.journal, self.clock, seal=self._seal, routes=self._switches())
+        identifier = Identifier(self.config, self.journal, self.client, self.clock)
+        guard = Guard(
+            self._name_for,
+            allowed_hosts=settings.allowed_hosts,
+            allowed_origins=settings.allowed_origins,
+        )
+        return server.application(
+            [
+                *LookupCalls(identifier, server.problem).routes(),
+                *calls.routes(),
+                *desk.routes(),
+                *status_routes(self.observer),
+            ],
+            guard.middleware,
+        )
+
+    def _name_for(self, token: str) -> str | None:
+        """Know the tokens of the POS software, and the one that this machine's commands use."""
+        if hmac.compare_digest(token.encode(), self._command_token.encode()):
+            return "command"
+        return self.tokens.name_for(token)
+
+    async def _seal(self) -> int:
+        made = await self.sealer.seal_now()
+        if self.uploader:
+            self.uploader.hurry()
+        return made
+
+    def _switches(self) -> Mapping[str, RouteSwitch]:
+        return {
+            route.value: RouteSwitch(
+                pause=partial(self._pause, route),
+                resume=partial(self._resume, route),
+                describe=partial(_describe, gate),
+            )
+            for route, gate in self.gates.items()
+        }
+
+    async def _pause(self, route: Route) -> None:
+        await self.journal.write(partial(meta.pause, route=route))
+        self.gates[route].paused = True
+        events.log().info("route_paused", route=route)
+
+    async def _resume(self, route: Route) -> None:
+        await self.journal.write(partial(meta.resume, route=route))
+        self.gates[route].resume()
+        if self.uploader:
+            self.uploader.hurry()
+        self.journal.news.recorded.set()
+        events.log().info("route_resumed", route=route)
+
+    # --- living -------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """Give where it listens."""
+        host = self.config.server.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.server.port}"
+
+    async def start(self) -> None:
+        """Open the journal, start delivery, listen, and tell systemd, in this order.
+
+        Raises JournalInUse, SchemaTooNew, JournalUnavailable, OSError; nothing is left running.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        _make_folder(self.config.journal.path.parent)
+        taken_over = await self.journal.open()
+        self._stack.push_async_callback(self.journal.close)
+        for route in await self.journal.read(meta.paused):
+            self.gates[route].paused = True
+        await self.client.open()
+        self._stack.push_async_callback(self.client.close)
+        self.schedule.start()
+        self._stack.callback(self.schedule.stop)
+        self._stack.push_async_callback(self._end_tasks)
+        loops = [self.dispatcher.run(), self.sealer.run(), self.verifier.run(), self._watch()]
+        if self.uploader:
+            loops.append(self.uploader.run())
+        self._tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
+        await self.server.start()
+        self._stack.push_async_callback(self.server.stop)
+        self._publish_command_token()
+        events.log().info(
+            "started",
+            version=__version__,
+            version_sqlite=self.journal.database.driver.version,
+            config=config_hash(self.config),
+            store=self.config.store.id,
+            till=self.config.store.till,
+            port=self.server.port,
+            unknown=taken_over,
+        )
+        self.notifier.ready((await self.observer.look()).verdict.sentence)
+
+    def _publish_command_token(self) -> None:
+        """Let who may read the journal's folder use the commands, until the agent stops."""
+        path = self.config.journal.path.with_name(COMMAND_TOKEN)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(self._command_token)
+        self._stack.callback(path.unlink, missing_ok=True)
+
+    async def stop(self) -> None:
+        """Take no more requests, claim nothing more, and close the journal. Safe to call twice."""
+        self.notifier.stopping()
+        await self._stack.aclose()
+        events.log().info("stopped")
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def _watch(self) -> None:
+        """Feed the watchdog while the parts make progress, and keep systemd's status line true."""
+        pause_s = min(_STATUS_EVERY_S, watchdog_s() or _STATUS_EVERY_S)
+        while True:
+            await asyncio.sleep(pause_s)
+            stuck_s = self.clock.monotonic() - self.dispatcher.beat
+            with contextlib.suppress(JournalUnavailable):
+                await self.journal.write(lambda db: None)  # the writer answers
+                if stuck_s < _STUCK_AFTER_S:
+                    self.notifier.alive()
+            self.notifier.status((await self.observer.look()).verdict.sentence)
+
+
+def status_routes(observer: Observer) -> list[web.RouteDef]:
+    """Give the page, its assets, status and health."""
+    from agent.status import calls
+
+    return list(calls.routes(observer))
+
+
+def rules_of(config: Config) -> Rules:
+    """Give what intake must know of the settings."""
+    return Rules(
+        contact_key=config.engage.contact_key,
+        default_contact_type=config.engage.default_contact_type,
+        attributes=config.engage.attributes or None,
+        required=config.engage.required,
+        phone_region=config.engage.phone_region,
+        source=config.store.source,
+        store_external_id=config.store.id,
+        country_code=config.store.country_code,
+    )
+
+
+async def _forever(loop: Any) -> None:
+    """Run one of the agent's loops; a bug in one must be seen, and must not stop the others."""
+    try:
+        await loop
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        events.log().error("loop_bug", error=repr(error), exception=error)
+        raise
+
+
+def _describe(gate: RouteGate) -> dict[str, Any]:
+    return {"state": gate.state, "reason": gate.reason}
+
+
+def _reader(source: SecretSource | None) -> Any:
+    return partial(read_secret, source) if source is not None else None
+
+
+def _place(source: SecretSource | None) -> Any:
+    if source is None:
+        return None
+    return partial(path_of, source)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise JournalUnavailable(
+            f"The journal's folder {folder} cannot be made: {error.strerror}. Nothing was changed. "
+            "Create it, or give the agent's user write access to the folder above."
+        ) from error

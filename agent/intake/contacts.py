@@ -1,0 +1,191 @@
+"""Create, update and upgrade as the POS calls them: take, make durable, wait, answer."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+
+from aiohttp import web
+
+from agent.change import Change, Kind, Payload, State
+from agent.clock import Clock, to_text
+from agent.errors import MalformedRequest
+from agent.intake import answers, payload
+from agent.intake.guard import TOKEN_NAME
+from agent.intake.server import problem, read_body
+from agent.journal import changes
+from agent.journal.journal import Journal
+
+# No answer ever waits longer: Engage's own create gives up in under 10 seconds.
+LONGEST_WAIT_S = 9.0
+
+_WAITING = (State.WAITING, State.SENDING)
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d+(?:\.\d+)?)\"?\s*(?=$|[,;])", re.IGNORECASE)
+_ASYNC = re.compile(r"(?:^|[,;])\s*respond-async\s*(?=$|[,;])", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Preference:
+    """How long the caller wants to wait for Engage (RFC 7240)."""
+
+    seconds: float
+    applied: str | None = None  # what is said in Preference-Applied
+
+
+def preference(header: str, default_s: float) -> Preference:
+    """Read `Prefer: wait=N` and `Prefer: respond-async`; anything else is ignored, as RFC 7240
+    asks."""
+    if _ASYNC.search(header):
+        return Preference(0.0, "respond-async")
+    if found := _WAIT.search(header):
+        seconds = min(float(found[1]), LONGEST_WAIT_S)
+        return Preference(seconds, f"wait={math.floor(seconds)}")
+    return Preference(min(default_s, LONGEST_WAIT_S))
+
+
+class ContactCalls:
+    """The write calls of Engage's contact API, answered from the journal."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        rules: payload.Rules,
+        clock: Clock,
+        *,
+        wait_s: float,
+        dedupe_window_s: float,
+        worth_waiting: Callable[[], bool],
+    ) -> None:
+        self._journal = journal
+        self._rules = rules
+        self._clock = clock
+        self._wait_s = wait_s
+        self._dedupe_window_s = dedupe_window_s
+        # False while nothing can be delivered anyway: then the answer comes at once.
+        self._worth_waiting = worth_waiting
+
+    def routes(self) -> list[web.RouteDef]:
+        """Give the calls for the application."""
+        return [
+            web.post("/api/v3/contacts", self.create),
+            web.patch("/api/v3/contacts/{id}", self.update),
+            web.post("/api/v3/contacts/{id}/updateContactType", self.upgrade),
+        ]
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Sign a customer up: `POST /api/v3/contacts?source&storeExternalId&createAsUnapproved`."""
+        data = payload.read_json(await read_body(request))
+        asked = payload.create_payload(
+            data, request.query, self._rules, self._today(), language=_language(request)
+        )
+        return await self._take(request, Kind.CREATE, asked, data, target=None)
+
+    async def update(self, request: web.Request) -> web.Response:
+        """Change given attributes: `PATCH /api/v3/contacts/{id}?clear=street,city`."""
+        body = await read_body(request)
+        clear = request.query.getall("clear", [])
+        data = payload.read_json(body) if body.strip() or not clear else {}
+        asked = payload.update_payload(
+            data, clear, self._rules, self._today(), language=_language(request)
+        )
+        return await self._take(request, Kind.UPDATE, asked, data, request.match_info["id"])
+
+    async def upgrade(self, request: web.Request) -> web.Response:
+        """Change the type: `POST …/{id}/updateContactType?contactTypeId=Member`."""
+        body = await read_body(request)
+        data = payload.read_json(body) if body.strip() else None
+        asked = payload.upgrade_payload(
+            data,
+            request.query.get("contactTypeId", ""),
+            self._rules,
+            self._today(),
+            language=_language(request),
+        )
+        return await self._take(request, Kind.UPGRADE, asked, data, request.match_info["id"])
+
+    async def _take(
+        self,
+        request: web.Request,
+        kind: Kind,
+        asked: Payload,
+        data: object,
+        target: str | None,
+    ) -> web.Response:
+        wish = preference(", ".join(request.headers.getall("Prefer", [])), self._wait_s)
+        now = self._clock.now()
+        recorded = await self._journal.record(
+            changes.Request(
+                kind=kind,
+                payload=asked,
+                target=target,
+                contact_key=self._rules.contact_key,
+                fingerprint=payload.request_fingerprint(
+                    request.method, request.path, request.query.items(), data
+                ),
+                token_name=request[TOKEN_NAME],
+                idempotency_key=_idempotency_key(request),
+                dedupe_window_s=self._dedupe_window_s,
+                now=now,
+                now_text=to_text(now),
+            )
+        )
+        change, body = await self._wait(recorded.change, wish.seconds)
+        return self._answer(request, change, body, wish, replayed=recorded.replayed)
+
+    async def _wait(self, change: Change, seconds: float) -> tuple[Change, object]:
+        if change.state not in _WAITING or seconds <= 0 or not self._worth_waiting():
+            return change, None
+        settled = await self._journal.news.wait_for(change.id, seconds)
+        if settled is not None:
+            return settled.change, settled.body
+        # Durable since long; only where it stands by now is asked.
+        return await self._journal.read(partial(changes.find, change_id=change.id)), None
+
+    def _answer(
+        self,
+        request: web.Request,
+        change: Change,
+        body: object,
+        wish: Preference,
+        *,
+        replayed: bool,
+    ) -> web.Response:
+        headers = answers.headers_of(change, replayed=replayed)
+        if wish.applied:
+            headers["Preference-Applied"] = wish.applied
+        if answers.is_refused(change):
+            why = answers.refusal(change)
+            return problem(
+                why.code, why.detail, request, status=why.status, headers=headers, more=why.more
+            )
+        answer = answers.write_answer(change, body)
+        return web.json_response(answer.body, status=answer.status, headers=headers)
+
+    def _today(self) -> date:
+        return self._clock.now().astimezone().date()
+
+
+def _language(request: web.Request) -> str:
+    """Give the first language of Accept-Language that the agent speaks, else English."""
+    for part in request.headers.get("Accept-Language", "").split(","):
+        name = part.split(";")[0].strip().lower()
+        if name.startswith("sv"):
+            return "sv"
+        if name.startswith("en"):
+            return "en"
+    return "en"
+
+
+def _idempotency_key(request: web.Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 1 <= len(key) <= 255 or not key.isprintable():
+        raise MalformedRequest(
+            "Idempotency-Key must have 1 to 255 printable characters. Nothing was stored."
+        )
+    return key

@@ -1,0 +1,222 @@
+"""/agent/v1: what was promised, where it stands, and what a person may do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from agent.change import Change, State
+from agent.clock import Clock, to_text
+from agent.contact import KEY_ATTRIBUTES
+from agent.errors import MalformedRequest, NotFound
+from agent.intake import answers, payload
+from agent.intake.server import read_body
+from agent.journal import batches, changes, contacts
+from agent.journal.driver import Connection
+from agent.journal.journal import Journal
+
+_MOST = 200
+_USUAL = 50
+
+
+@dataclass(frozen=True)
+class RouteSwitch:
+    """What a person may do with a route."""
+
+    pause: Callable[[], Awaitable[None]]
+    resume: Callable[[], Awaitable[None]]
+    describe: Callable[[], Mapping[str, Any]]  # {state, reason}
+
+
+class Desk:
+    """The agent's own calls; each needs a token."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        *,
+        seal: Callable[[], Awaitable[int]],
+        routes: Mapping[str, RouteSwitch],
+    ) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._seal = seal
+        self._routes = routes
+
+    def routes(self) -> list[web.RouteDef]:
+        """Give the calls for the application."""
+        base = "/agent/v1"
+        return [
+            web.get(f"{base}/changes", self.list_changes),
+            web.get(f"{base}/changes/{{id}}", self.show_change),
+            web.post(f"{base}/changes/{{id}}/retry", self.retry),
+            web.post(f"{base}/changes/{{id}}/discard", self.discard),
+            web.get(f"{base}/contacts/{{ref}}", self.show_contact),
+            web.get(f"{base}/batches", self.list_batches),
+            web.get(f"{base}/batches/{{name}}", self.show_batch),
+            web.post(f"{base}/batches/seal", self.seal_batches),
+            web.post(f"{base}/routes/{{route}}/pause", self.pause),
+            web.post(f"{base}/routes/{{route}}/resume", self.resume),
+        ]
+
+    # --- changes ------------------------------------------------------------------------------
+
+    async def list_changes(self, request: web.Request) -> web.Response:
+        """`GET changes?state&limit&after` → {items, next}, the newest first."""
+        state, limit = _state(request), _limit(request)
+        after = request.query.get("after") or None
+
+        def look(db: Connection) -> dict[str, Any]:
+            page = changes.listing(db, state, limit, after)
+            items = [
+                answers.change_body(change, changes.attempts(db, change.seq))
+                for change in page.items
+            ]
+            return {"items": items, "next": page.next}
+
+        return web.json_response(await self._journal.read(look))
+
+    async def show_change(self, request: web.Request) -> web.Response:
+        """`GET changes/{id}`: one change with every attempt and what was asked for."""
+        change_id = request.match_info["id"]
+        body = await self._journal.read(partial(_change_in_full, change_id=change_id))
+        return web.json_response(body)
+
+    async def retry(self, request: web.Request) -> web.Response:
+        """`POST changes/{id}/retry`: send it again now."""
+        change_id = request.match_info["id"]
+        change = await self._journal.write(partial(changes.retry, change_id=change_id))
+        self._journal.news.tell_recorded(change.contact.lane)
+        return await self._changed(change)
+
+    async def discard(self, request: web.Request) -> web.Response:
+        """`POST changes/{id}/discard` with {"reason": …}: give a rejected change up for good."""
+        body = await read_body(request)
+        data = payload.read_json(body) if body.strip() else {}
+        reason = data.get("reason", "")
+        if not isinstance(reason, str):
+            raise MalformedRequest("`reason` must be a text. Nothing was changed.")
+        change = await self._journal.write(
+            partial(
+                changes.discard,
+                change_id=request.match_info["id"],
+                reason=reason.strip()[:500],
+                now_text=to_text(self._clock.now()),
+            )
+        )
+        self._journal.news.tell_recorded(change.contact.lane)
+        return await self._changed(change)
+
+    async def _changed(self, change: Change) -> web.Response:
+        body = await self._journal.read(partial(_change_in_full, change_id=change.id))
+        return web.json_response(body, headers=answers.headers_of(change))
+
+    # --- contacts -----------------------------------------------------------------------------
+
+    async def show_contact(self, request: web.Request) -> web.Response:
+        """`GET contacts/{ref}`: ref, contactId, which keys are known (names only), open changes."""
+        public_id = request.match_info["ref"]
+
+        def look(db: Connection) -> dict[str, Any]:
+            contact = contacts.find(db, public_id)
+            if contact is None:
+                raise NotFound("This till knows no contact with that id.")
+            known = {key.name for key in contacts.keys(db, contact.lane)}
+            return {
+                "ref": contact.ref,
+                "contactId": contact.contact_id,
+                "contactType": contact.contact_type,
+                "keys": [name for name in KEY_ATTRIBUTES if name in known],
+                "openChanges": [change.id for change in changes.open_of_lane(db, contact.lane)],
+            }
+
+        return web.json_response(await self._journal.read(look))
+
+    # --- batches ------------------------------------------------------------------------------
+
+    async def list_batches(self, request: web.Request) -> web.Response:
+        """`GET batches?limit` → {items}, the newest first."""
+        limit = _limit(request)
+        found = await self._journal.read(partial(batches.listing, limit=limit))
+        return web.json_response({"items": [_batch_body(batch) for batch in found]})
+
+    async def show_batch(self, request: web.Request) -> web.Response:
+        """`GET batches/{name}`."""
+        name = request.match_info["name"]
+        batch = await self._journal.read(partial(batches.get, name=name))
+        return web.json_response(_batch_body(batch))
+
+    async def seal_batches(self, request: web.Request) -> web.Response:
+        """`POST batches/seal`: put what waits into files now; answers how many that made."""
+        return web.json_response({"sealed": await self._seal()})
+
+    # --- routes -------------------------------------------------------------------------------
+
+    async def pause(self, request: web.Request) -> web.Response:
+        """`POST routes/{api|file}/pause`: nothing is sent there until a person resumes it."""
+        switch = self._switch(request)
+        await switch.pause()
+        return web.json_response(dict(switch.describe()))
+
+    async def resume(self, request: web.Request) -> web.Response:
+        """`POST routes/{api|file}/resume`: go on, and do not wait for the next probe."""
+        switch = self._switch(request)
+        await switch.resume()
+        return web.json_response(dict(switch.describe()))
+
+    def _switch(self, request: web.Request) -> RouteSwitch:
+        switch = self._routes.get(request.match_info["route"])
+        if switch is None:
+            raise NotFound("There are two routes: api and file.")
+        return switch
+
+
+def _change_in_full(db: Connection, change_id: str) -> dict[str, Any]:
+    change = changes.find(db, change_id)
+    head = changes.blocker(db, change)
+    return answers.change_body(
+        change,
+        changes.attempts(db, change.seq),
+        waits_for=head.id if head else None,
+        with_payload=True,
+    )
+
+
+def _batch_body(batch: batches.Batch) -> dict[str, Any]:
+    return {
+        "name": batch.name,
+        "state": batch.state,
+        "contacts": batch.contacts,
+        "withContactId": batch.with_id,
+        "sha256": batch.sha256,
+        "bytes": batch.bytes,
+        "attempts": batch.attempts,
+        "error": batch.error,
+        "sealedAt": batch.sealed_at,
+        "uploadedAt": batch.uploaded_at,
+        "importedAt": batch.imported_at,
+        "settledAt": batch.settled_at,
+    }
+
+
+def _state(request: web.Request) -> State | None:
+    text = request.query.get("state")
+    if not text:
+        return None
+    try:
+        return State(text)
+    except ValueError:
+        names = ", ".join(State)
+        raise MalformedRequest(f"`state` must be one of: {names}.") from None
+
+
+def _limit(request: web.Request) -> int:
+    text = request.query.get("limit", str(_USUAL))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= _MOST):
+        raise MalformedRequest(f"`limit` must be a whole number from 1 to {_MOST}.")
+    return int(text)

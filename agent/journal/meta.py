@@ -1,0 +1,22 @@
+"""What a person decided and a restart must not forget."""
+
+from __future__ import annotations
+
+from agent.change import Route
+from agent.journal.driver import Connection
+
+
+def pause(db: Connection, route: Route) -> None:
+    """Store that a person paused a route."""
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, 'yes')", (f"paused_{route}",))
+
+
+def resume(db: Connection, route: Route) -> None:
+    """Store that a person resumed it."""
+    db.execute("DELETE FROM meta WHERE name = ?", (f"paused_{route}",))
+
+
+def paused(db: Connection) -> tuple[Route, ...]:
+    """Give the routes that a person paused."""
+    names = {row["name"] for row in db.execute("SELECT name FROM meta")}
+    return tuple(route for route in Route if f"paused_{route}" in names)

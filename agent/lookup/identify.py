@@ -1,0 +1,147 @@
+"""Key → contactId or ref: asks Engage where it can, the journal where it cannot.
+
+"Not found" is an answer with consequences, a sign-up that may be a double: it is given only when
+Engage itself said so and no open change of this till carries the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from agent.clock import Clock, to_text
+from agent.config import Config
+from agent.contact import KEY_ATTRIBUTES, Contact, Key, comparable
+from agent.delivery.engage import answers
+from agent.delivery.engage.client import EngageClient
+from agent.delivery.link import LinkState
+from agent.errors import (
+    EngageUnreachable,
+    MalformedRequest,
+    MultipleMatches,
+    Refused,
+    RouteError,
+    SeveralMatch,
+)
+from agent.journal import changes, contacts
+from agent.journal.driver import Connection
+from agent.journal.journal import Journal
+
+# The parameters of GET /contacts/id (Engage's docs, "Find contact"); contactType only narrows.
+PARAMETERS = ("email", "mobilePhone", "socialSecurityNumber", "customKey", "any")
+
+
+@dataclass(frozen=True)
+class Identified:
+    """Who it is, and who says so."""
+
+    public_id: str | None  # the GUID, or the ref of a contact that Engage does not know yet
+    source: str  # "engage" or "journal"
+
+
+class Identifier:
+    """Answers GET /contacts/id."""
+
+    def __init__(
+        self, config: Config, journal: Journal, client: EngageClient, clock: Clock
+    ) -> None:
+        self._config = config
+        self._journal = journal
+        self._client = client
+        self._clock = clock
+
+    async def identify(self, query: Mapping[str, str], wait_s: float) -> Identified:
+        """Find a contact by the parameters of Engage's own call.
+
+        Raises MalformedRequest (no key named), MultipleMatches, Refused (in Engage's words) and
+        EngageUnreachable, when only Engage could tell and it cannot be asked.
+        """
+        wanted = {name: query[name] for name in (*PARAMETERS, "contactType") if query.get(name)}
+        if not any(name in wanted for name in PARAMETERS):
+            raise MalformedRequest(
+                "Name one of these to look for: " + ", ".join(PARAMETERS) + ". externalId and "
+                "memberNumber go through customKey."
+            )
+        keys = self._keys(wanted)
+        try:
+            found = await self._ask_engage(wanted, wait_s)
+        except SeveralMatch as error:
+            raise MultipleMatches(error.contact_ids) from error
+        except Refused:
+            raise
+        except RouteError as error:
+            known = await self._journal.read(partial(_known, keys=keys))
+            if known is None:
+                raise EngageUnreachable from error
+            return Identified(known.public_id, "journal")
+        if found is not None:
+            await self._remember(wanted, keys, found)
+            return Identified(found, "engage")
+        pending = await self._journal.read(partial(_with_open_change, keys=keys))
+        if pending is not None:
+            return Identified(pending.public_id, "journal")
+        return Identified(None, "engage")
+
+    async def _ask_engage(self, wanted: Mapping[str, str], wait_s: float) -> str | None:
+        if self._client.link.state is LinkState.OFFLINE:
+            raise EngageOffline
+        try:
+            async with asyncio.timeout(wait_s):
+                return await self._client.call(
+                    "GET", "/contacts/id", answers.looked_up, query=wanted
+                )
+        except TimeoutError as error:
+            raise EngageOffline("Engage did not answer in time.") from error
+
+    def _keys(self, wanted: Mapping[str, str]) -> tuple[Key, ...]:
+        """Give the keys that a question may mean; `any` may mean each of them."""
+        keys = []
+        for name, value in wanted.items():
+            if name == "customKey":
+                names: tuple[str, ...] = (self._config.engage.custom_key,)
+            elif name == "any":
+                names = KEY_ATTRIBUTES
+            elif name in KEY_ATTRIBUTES:
+                names = (name,)
+            else:
+                continue
+            keys += [Key(each, comparable(each, value)) for each in names]
+        return tuple(keys)
+
+    async def _remember(
+        self, wanted: Mapping[str, str], keys: tuple[Key, ...], contact_id: str
+    ) -> None:
+        """Keep the GUID for the next update; with one typed key it is sure what belongs to it."""
+        if "any" in wanted or len(keys) != 1:
+            return
+        now = to_text(self._clock.now())
+        await self._journal.write(
+            partial(
+                contacts.remember,
+                key=keys[0],
+                contact_id=contact_id,
+                contact_type=wanted.get("contactType"),
+                now=now,
+            )
+        )
+
+
+class EngageOffline(RouteError):
+    """Engage is not asked while the line is down."""
+
+    code = "EngageOffline"
+
+
+def _known(db: Connection, keys: tuple[Key, ...]) -> Contact | None:
+    found = [contact for key in keys if (contact := contacts.find_by_key(db, key))]
+    return found[0] if found else None
+
+
+def _with_open_change(db: Connection, keys: tuple[Key, ...]) -> Contact | None:
+    for key in keys:
+        for contact in contacts.find_all_by_key(db, key):
+            if changes.open_of_lane(db, contact.lane):
+                return contact
+    return None
