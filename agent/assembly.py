@@ -8,7 +8,7 @@ import contextlib
 import hmac
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ COMMAND_TOKEN = "command-token"  # noqa: S105 - a file's name
 # A loop that has not turned for so long is stuck, whatever it is doing.
 _STUCK_AFTER_S = 30.0
 _STATUS_EVERY_S = 5.0
+_AFTER_BUG_S = 5.0
 
 
 class Agent:
@@ -279,12 +280,13 @@ class Agent:
         self.schedule.start()
         self._stack.callback(self.schedule.stop)
         self._stack.push_async_callback(self._end_tasks)
-        loops = [self.dispatcher.run(), self.sealer.run(), self.verifier.run(), self._watch()]
+        loops = [self.dispatcher.run, self.sealer.run, self.verifier.run, self._watch]
         if self.uploader:
-            loops.append(self.uploader.run())
+            loops.append(self.uploader.run)
         self._tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
         await self.server.start()
         self._stack.push_async_callback(self.server.stop)
+        self._stack.callback(self.journal.news.dismiss)
         self._publish_command_token()
         events.log().info(
             "started",
@@ -352,15 +354,14 @@ def rules_of(config: Config) -> Rules:
     )
 
 
-async def _forever(loop: Any) -> None:
-    """Run one of the agent's loops; a bug in one must be seen, and must not stop the others."""
-    try:
-        await loop
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:
-        events.log().error("loop_bug", error=repr(error), exception=error)
-        raise
+async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
+    """Run one of the agent's loops; a bug in it is logged, and after a rest it begins anew."""
+    while True:
+        try:
+            await loop()
+        except Exception as error:
+            events.log().error("loop_bug", error=repr(error), exception=error)
+            await asyncio.sleep(_AFTER_BUG_S)
 
 
 def _describe(gate: RouteGate) -> dict[str, Any]:

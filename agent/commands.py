@@ -104,7 +104,15 @@ def _run(options: argparse.Namespace) -> int:
     for warning in (*config.warnings(settings), *config.file_hints(settings)):
         print(f"till-agent: note: {warning}", file=sys.stderr)
     events.set_up(settings.log.level, settings.log.format)
-    return asyncio.run(_serve(settings))
+    loop = asyncio.new_event_loop()
+    try:
+        code = loop.run_until_complete(_serve(settings))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # Everything is closed. A resolver that hangs in a thread must not hold up the end, and the
+    # interpreter would wait for it.
+    os._exit(code)
 
 
 async def _serve(settings: config.Config) -> int:

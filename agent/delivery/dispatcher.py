@@ -33,6 +33,8 @@ _FRESH_AT_ONCE = 8
 _BACKLOG_AT_ONCE = 4
 # How often due times are looked at when nobody rings.
 _TICK_S = 0.5
+# At the end calls under way get so long: a clear answer now saves a look-up after the next start.
+_LAST_CALLS_S = 4.0
 # After a journal that cannot be written: long enough not to spin, short enough not to be noticed.
 _JOURNAL_REST_S = 1.0
 
@@ -67,6 +69,7 @@ class Dispatcher:
         self._busy: dict[int, asyncio.Task[None]] = {}  # lane → its delivery
         self._again: set[int] = set()
         self._fresh_count = 0
+        self._stopping = False
         self._backlog_from = 0.0  # after an outage the backlog starts at a moment of its own
         self._returns = 0
         self.last_delivery_at: str | None = None
@@ -78,10 +81,11 @@ class Dispatcher:
         return self._client.link
 
     async def run(self) -> None:
-        """Dispatch until cancelled; then no new claim is made and what is under way is given up.
+        """Dispatch until cancelled; then no new claim is made, and what is under way gets a moment.
 
-        Whatever was `sending` then is settled as unknown by the next start.
+        Whatever is `sending` even then is settled as unknown by the next start.
         """
+        self._stopping = False
         probing = asyncio.create_task(self._probe_while_offline(), name="link-probe")
         try:
             while True:
@@ -93,6 +97,10 @@ class Dispatcher:
                     await asyncio.sleep(_JOURNAL_REST_S)
                 await self._rest()
         finally:
+            probing.cancel()
+            self._stopping = True
+            if self._busy:
+                await asyncio.wait(self._busy.values(), timeout=_LAST_CALLS_S)
             tasks = [probing, *self._busy.values()]
             for task in tasks:
                 task.cancel()
@@ -164,7 +172,8 @@ class Dispatcher:
             while (claim := await self._journal.claim(lane)) is not None:
                 if not await self._deliver(claim, person=person):
                     return
-                if not (self._gate.is_open and self.link.state is not LinkState.OFFLINE):
+                offline = self.link.state is LinkState.OFFLINE
+                if self._stopping or offline or not self._gate.is_open:
                     return
         except JournalError as error:
             events.log().error("journal_trouble", where="dispatcher", error=error.message)
@@ -218,7 +227,7 @@ class Dispatcher:
 
     def _settlement(self, claim: Claim, outcome: Outcome, began: str) -> Settlement:
         unknown = outcome.result is Result.UNKNOWN
-        if unknown and outcome.code != "NotFoundYet":
+        if outcome.sent:
             self._lost(claim)
         # A halt keeps what was unknown unknown; a success or a refusal settles it.
         still_unknown = unknown or (claim.head.unknown and outcome.result is Result.HALTED)

@@ -32,6 +32,7 @@ class Outcome:
     fault: Fault | None = None  # for a person; may hold Engage's own words
     counts: bool = False  # uses up one of the attempts before the file route
     retry_after_s: float | None = None  # Engage's wish
+    sent: bool = False  # a create went out and may still be carried out
     soon: bool = False  # a short wait is enough: the cause passes by itself
     split: bool = False  # several changes went in one call; try each by itself
     contact_id: str | None = None

@@ -70,8 +70,11 @@ SELECT seq, id, state, fingerprint, created_at FROM changes
 _COUNT_REPEAT = "UPDATE changes SET repeated = repeated + 1 WHERE seq = ?"
 _INSERT = """
 INSERT INTO changes (id, lane, kind, state, payload, payload_sha256, fingerprint, token_name,
-  idempotency_key, created_at)
-VALUES (?, ?, ?, 'waiting', ?, ?, ?, ?, ?, ?) RETURNING seq"""
+  idempotency_key, created_at, leaps)
+VALUES (?, ?, ?, 'waiting', ?, ?, ?, ?, ?, ?, ?) RETURNING seq"""
+_HELD_BY_REJECTED_CREATE = """
+SELECT state = 'rejected' AS rejected FROM changes
+ WHERE lane = ? AND holds = 1 AND kind = 'create' ORDER BY seq DESC LIMIT 1"""
 
 
 def record(db: Connection, request: Request) -> Recorded:
@@ -137,6 +140,7 @@ def _insert(db: Connection, request: Request, contact: Contact, keys: Sequence[K
             request.token_name,
             request.idempotency_key,
             request.now_text,
+            request.kind is Kind.CREATE and _is_held_by_rejected_create(db, contact.lane),
         ),
     ).fetchone()["seq"]
     contacts.put_keys(db, contact.lane, keys, seq)
@@ -160,6 +164,12 @@ def _insert(db: Connection, request: Request, contact: Contact, keys: Sequence[K
         error=None,
         repeated=0,
     )
+
+
+def _is_held_by_rejected_create(db: Connection, lane: int) -> bool:
+    """A corrected sign-up has all that it needs; it must not wait for the one it corrects."""
+    row = db.execute(_HELD_BY_REJECTED_CREATE, (lane,)).fetchone()
+    return row is not None and bool(row["rejected"])
 
 
 def _digest(payload: str) -> str:
@@ -242,8 +252,10 @@ def open_of_lane(db: Connection, lane: int) -> tuple[Change, ...]:
 def blocker(db: Connection, change: Change) -> Change | None:
     """Give the change that this one waits for: the head of its lane, if it is not the head."""
     head = db.execute(
-        f"{_SELECT} WHERE ch.lane = ? AND ch.holds = 1 AND ch.seq < ? ORDER BY ch.seq LIMIT 1",
-        (change.contact.lane, change.seq),
+        f"""{_SELECT} WHERE ch.lane = :lane AND ch.holds = 1 AND ch.seq < :seq
+              AND NOT EXISTS (SELECT 1 FROM changes me WHERE me.seq = :seq AND me.leaps = 1)
+            ORDER BY ch.seq LIMIT 1""",
+        {"lane": change.contact.lane, "seq": change.seq},
     ).fetchone()
     return _change(head) if head and change.state is State.WAITING else None
 
@@ -319,8 +331,8 @@ class Claim:
     changes: tuple[Change, ...]
     keys: tuple[Key, ...]  # by what Engage can find the contact
     lease: str
-    # Attributes that a later change of the contact has set since; a rejected update that is
-    # retried by a person must not undo them.
+    # Attributes that a later change of the contact has set since: an update that was rejected and
+    # is retried by a person, or that waited for a corrected sign-up, must not undo them.
     superseded: frozenset[str] = frozenset()
 
     @property
@@ -333,8 +345,9 @@ class Claim:
 _HEAD = """
   ch.state = 'waiting' AND ch.due <= :now
   AND NOT EXISTS (SELECT 1 FROM changes e WHERE e.lane = ch.lane AND e.holds = 1
-        AND (e.seq < ch.seq OR e.state IN ('sending', 'batched', 'uploaded', 'imported')))"""
-_LANE_HEAD = f"{_SELECT} WHERE ch.lane = :lane AND {_HEAD} ORDER BY ch.seq LIMIT 1"
+        AND ((e.seq < ch.seq AND NOT ch.leaps)
+             OR e.state IN ('sending', 'batched', 'uploaded', 'imported')))"""
+_LANE_HEAD = f"{_SELECT} WHERE ch.lane = :lane AND {_HEAD} ORDER BY ch.leaps DESC, ch.seq LIMIT 1"
 _DUE_LANES = f"SELECT ch.lane FROM changes ch WHERE {_HEAD} ORDER BY ch.due, ch.seq LIMIT :limit"
 _FOLLOWERS = f"""{_SELECT} WHERE ch.lane = ? AND ch.holds = 1 AND ch.seq > ?
  ORDER BY ch.seq LIMIT 50"""
@@ -370,7 +383,7 @@ def claim(db: Connection, lane: int, now: float, lease: str) -> Claim | None:
         changes=tuple(replace(change, state=State.SENDING) for change in taken),
         keys=contacts.keys(db, lane, open_from=head.seq),
         lease=lease,
-        superseded=_superseded(db, head) if row["retried"] else frozenset(),
+        superseded=_superseded(db, head),
     )
 
 
@@ -443,12 +456,15 @@ def settle(
     if settlement.contact_id:
         lane = contacts.learn(db, lane, settlement.contact_id, settlement.contact_type)
     target = settlement.move.target
+    has_contact = contacts.get(db, lane).contact_id is not None
     for change in claim.changes:
         done = db.execute(
             _SETTLE,
             {
                 "state": target,
-                "holds": states.holds_lane(change.kind, target, verifies=verifies),
+                "holds": states.holds_lane(
+                    change.kind, target, verifies=verifies, has_contact=has_contact
+                ),
                 "unknown": settlement.unknown,
                 "counts": settlement.counts,
                 "due": settlement.due,

@@ -29,6 +29,9 @@ SELECT name, value FROM keys WHERE lane = :lane ORDER BY seq >= :open_from, seq 
 _DROP_OLDER_KEYS = "DELETE FROM keys WHERE lane = ? AND name = ? AND value <> ? AND seq < ?"
 _DROP_KEYS_OF_CHANGE = "DELETE FROM keys WHERE lane = ? AND seq = ?"
 _SET_ID = "UPDATE contacts SET contact_id = ? WHERE lane = ?"
+_RELEASE_LANE = """
+UPDATE changes SET holds = 0
+ WHERE lane = ? AND holds = 1 AND state = 'rejected' AND kind = 'create'"""
 _SET_TYPE = "UPDATE contacts SET contact_type = ? WHERE lane = ?"
 
 
@@ -118,6 +121,8 @@ def learn(db: Connection, lane: int, contact_id: str, contact_type: str | None) 
         lane = known["lane"]
     if contact_type:
         db.execute(_SET_TYPE, (contact_type, lane))
+    # What waited for a rejected sign-up has a contact to go to now.
+    db.execute(_RELEASE_LANE, (lane,))
     return lane
 
 

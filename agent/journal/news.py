@@ -59,6 +59,13 @@ class News:
                 if not waiting:
                     del self._waiting[change_id]
 
+    def dismiss(self) -> None:
+        """Let everybody who waits go: the agent is stopping."""
+        for futures in self._waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(TimeoutError())
+
     def is_awaited(self, change_id: str) -> bool:
         """Say whether a POS is waiting for this change right now."""
         return change_id in self._waiting

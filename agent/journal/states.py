@@ -73,11 +73,12 @@ def is_final(state: State, *, verifies: bool) -> bool:
     )
 
 
-def holds_lane(kind: Kind, state: State, *, verifies: bool) -> bool:
+def holds_lane(kind: Kind, state: State, *, verifies: bool, has_contact: bool = False) -> bool:
     """Say whether later changes of the same contact must wait for this one.
 
-    A rejected create does: what follows it has no contact to go to. A rejected update does not.
+    A rejected create does, unless Engage has the contact all the same (`has_contact`): what follows
+    it has no contact to go to. A rejected update does not.
     """
     if state is State.REJECTED:
-        return kind is Kind.CREATE
+        return kind is Kind.CREATE and not has_contact
     return not is_final(state, verifies=verifies)

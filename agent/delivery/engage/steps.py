@@ -332,7 +332,9 @@ def _outcome(error: RouteError, claim: Claim) -> Outcome:
         return Outcome(Result.HALTED, **common)
     if isinstance(error, AnswerLost):
         is_create = claim.head.kind is Kind.CREATE
-        return Outcome(Result.UNKNOWN if is_create else Result.DEFERRED, **common)
+        if is_create:
+            return Outcome(Result.UNKNOWN, sent=True, **common)
+        return Outcome(waits, **common)
     if isinstance(error, Refused):
         return _rejected(error, claim, common)
     if isinstance(error, SeveralMatch):

@@ -71,6 +71,7 @@ CREATE TABLE changes (
   step            INTEGER NOT NULL DEFAULT 0,   -- of an upgrade: 1 once its attributes are in Engage
   alone           INTEGER NOT NULL DEFAULT 0,   -- not to be folded with its neighbours in one call
   existed         INTEGER NOT NULL DEFAULT 0,   -- a create that found its contact in Engage
+  leaps           INTEGER NOT NULL DEFAULT 0,   -- a sign-up that does not wait for a rejected one
   retried         INTEGER NOT NULL DEFAULT 0,   -- was rejected once and sent again by a person
   lease           TEXT,
   due             REAL NOT NULL DEFAULT 0,      -- on the clock that does not jump
