@@ -126,6 +126,9 @@ class Journal:
         work = partial(changes.settle, claim=claim, settlement=settlement, verifies=self.verifies)
         settled = await asyncio.shield(self.write(work))
         self.tell(settled, body)
+        if settlement.due:
+            for change in settled:
+                self.news.tell_deferred(Settled(change), settlement.due - self._clock.monotonic())
         return settled
 
     def tell(self, moved: tuple[Change, ...], body: Any = None) -> None:
