@@ -31,6 +31,7 @@ from agent.delivery.engage.client import EngageClient
 from agent.delivery.engage.pace import Pace
 from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link, LinkState
+from agent.delivery.stall import StallDetector
 from agent.errors import JournalUnavailable, SeveralMatch
 from agent.intake import server
 from agent.intake.contacts import ContactCalls
@@ -92,6 +93,7 @@ class Agent:
         self.verifier = self._verifier()
         self.schedule = Schedule(self.journal, self.clock, retain_days=config.journal.retain_days)
         self.tokens = Tokens(config.server.tokens_file)
+        self.stall = StallDetector(self.journal, self.link, self.gates[Route.API], self.clock)
         self.observer = self._observer()
         self.server = Server(self._application(), config.server.host, config.server.port)
         self._tasks: list[asyncio.Task[None]] = []
@@ -186,7 +188,7 @@ class Agent:
         )
 
     def _problems(self) -> Sequence[str]:
-        return [self.sealer.problem] if self.sealer.problem else []
+        return [text for text in (self.sealer.problem, self.stall.problem) if text]
 
     def _application(self) -> web.Application:
         settings = self.config.server
@@ -330,6 +332,7 @@ class Agent:
                 await self.journal.write(lambda db: None)  # the writer answers
                 if stuck_s < _STUCK_AFTER_S:
                     self.notifier.alive()
+                await self.stall.look()
             self.notifier.status((await self.observer.look()).verdict.sentence)
 
 

@@ -342,11 +342,12 @@ class Claim:
 
 
 # A lane gives out its head, if it is due and nothing of the lane is under way on any route.
-_HEAD = """
-  ch.state = 'waiting' AND ch.due <= :now
+_FREE = """
+  ch.state = 'waiting'
   AND NOT EXISTS (SELECT 1 FROM changes e WHERE e.lane = ch.lane AND e.holds = 1
         AND ((e.seq < ch.seq AND NOT ch.leaps)
              OR e.state IN ('sending', 'batched', 'uploaded', 'imported')))"""
+_HEAD = f"{_FREE} AND ch.due <= :now"
 _LANE_HEAD = f"{_SELECT} WHERE ch.lane = :lane AND {_HEAD} ORDER BY ch.leaps DESC, ch.seq LIMIT 1"
 _DUE_LANES = f"SELECT ch.lane FROM changes ch WHERE {_HEAD} ORDER BY ch.due, ch.seq LIMIT :limit"
 _FOLLOWERS = f"""{_SELECT} WHERE ch.lane = ? AND ch.holds = 1 AND ch.seq > ?
@@ -363,6 +364,21 @@ def due_lanes(db: Connection, now: float, limit: int) -> tuple[int, ...]:
     """Give lanes whose head is due, the longest waiting first. `now` is monotonic."""
     rows = db.execute(_DUE_LANES, {"now": now, "limit": limit})
     return tuple(row["lane"] for row in rows)
+
+
+_OLDEST_FREE = f"{_SELECT} WHERE {_FREE} ORDER BY ch.seq LIMIT 1"
+
+
+def oldest_free(db: Connection) -> tuple[Change, Attempt | None] | None:
+    """Give the oldest change that only waits to be sent, with its last attempt.
+
+    What waits behind another change of its lane is not free: it has its reason to wait.
+    """
+    row = db.execute(_OLDEST_FREE).fetchone()
+    if row is None:
+        return None
+    tried = attempts(db, row["seq"])
+    return _change(row), tried[-1] if tried else None
 
 
 def claim(db: Connection, lane: int, now: float, lease: str) -> Claim | None:

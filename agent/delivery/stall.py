@@ -1,0 +1,55 @@
+"""Notices a change that grows old although the line is up: stuck must never be silent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from agent.change import Change
+from agent.clock import Clock
+from agent.delivery.halts import RouteGate
+from agent.delivery.link import Link, LinkState
+from agent.journal import changes
+from agent.journal.changes import Attempt
+from agent.journal.journal import Journal
+
+# Seen at the latest so long after it began, together with how often it is looked for: 2 minutes.
+STALLED_AFTER_S = 100.0
+
+
+class StallDetector:
+    """Looked at now and then; `problem` says what is stuck and why, for the page."""
+
+    def __init__(self, journal: Journal, link: Link, gate: RouteGate, clock: Clock) -> None:
+        self._journal = journal
+        self._link = link
+        self._gate = gate
+        self._clock = clock
+        self._head: str | None = None  # the change that was the oldest at the last look
+        self._since = clock.monotonic()
+        self.problem: str | None = None
+
+    async def look(self) -> None:
+        """Compare the oldest free change with the one of the last look. Raises JournalUnavailable.
+
+        A route that is halted or paused, and a line that is down, say for themselves why nothing
+        moves.
+        """
+        found = await self._journal.read(changes.oldest_free)
+        flows = self._gate.is_open and self._link.state is not LinkState.OFFLINE
+        if found is None or not flows or found[0].id != self._head:
+            self._head = found[0].id if found and flows else None
+            self._since = self._clock.monotonic()
+            self.problem = None
+        elif self._clock.monotonic() - self._since >= STALLED_AFTER_S:
+            self.problem = self._words(*found)
+
+    def _words(self, change: Change, last: Attempt | None) -> str:
+        age = self._clock.now() - datetime.fromisoformat(change.created_at)
+        minutes = max(2, round(age.total_seconds() / 60))
+        cause = (last.message if last else None) or "it was not tried yet."
+        return (
+            f"A change has waited for {minutes} minutes although the line is up: "
+            f"{cause[0].lower()}{cause[1:]} "
+            "It is kept and tried again by itself. If this goes on, ask Voyado whether Engage has "
+            f"trouble, and look at change {change.id}."
+        )
