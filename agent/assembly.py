@@ -333,6 +333,7 @@ class Agent:
                 if stuck_s < _STUCK_AFTER_S:
                     self.notifier.alive()
                 await self.stall.look()
+                await self.journal.leave_mark()
             self.notifier.status((await self.observer.look()).verdict.sentence)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent import events
 from agent.change import Change
 from agent.clock import Clock, to_text
 from agent.contact import new_id
 from agent.errors import JournalFull, JournalUnavailable
-from agent.journal import batches, changes
+from agent.journal import batches, changes, marker
 from agent.journal.database import Database
 from agent.journal.driver import Connection
 from agent.journal.news import News, Settled
@@ -34,6 +36,8 @@ class Journal:
         self.verify = verify  # fallback.verify: all, creates, none
         self._clock = clock
         self._min_free = min_free_mb * 1024 * 1024
+        self._mark: marker.Mark | None = None
+        self._mark_path = marker.path_of(database.path)
         self._boot = new_id()  # this run of the agent, in every lease it gives
 
     @property
@@ -47,12 +51,15 @@ class Journal:
         Gives how many changes may have happened without our knowing. Raises JournalInUse,
         SchemaTooNew, JournalUnavailable.
         """
+        marker.refuse_lost(self._mark_path, self.database.path)
         await self.database.open()
         try:
-            return await self.write(self._start)
+            taken_over = await self.write(self._start)
+            await self.leave_mark()
         except BaseException:
             await self.database.close()
             raise
+        return taken_over
 
     def _start(self, db: Connection) -> int:
         machine = _machine_boot()
@@ -61,10 +68,27 @@ class Journal:
             changes.forget_waits(db)
             batches.forget_waits(db)
             db.execute("INSERT OR REPLACE INTO meta VALUES ('machine_boot', ?)", (machine,))
-        return changes.take_over(db, to_text(self._clock.now()))
+        doubted = 0
+        if marker.is_restored(marker.read(self._mark_path), marker.of(db)):
+            doubted = marker.doubt_everything(db)
+            events.log().warning("journal_restored", changes=doubted)
+        return changes.take_over(db, to_text(self._clock.now())) + doubted
+
+    async def leave_mark(self) -> None:
+        """Note beside the journal how far it has come, so that a restored backup is noticed."""
+        mark = await self.write(marker.of)
+        if mark == self._mark:
+            return
+        try:
+            await asyncio.to_thread(marker.write, self._mark_path, mark)
+            self._mark = mark
+        except OSError as error:
+            events.log().warning("mark_not_written", error=error.strerror)
 
     async def close(self) -> None:
         """Finish what was begun and close the file."""
+        with contextlib.suppress(JournalUnavailable):
+            await self.leave_mark()
         await self.database.close()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
