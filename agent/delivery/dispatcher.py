@@ -31,6 +31,8 @@ from agent.journal.journal import Journal
 # Calls under way at the same time. A slow line does not get faster by asking more of it.
 _FRESH_AT_ONCE = 8
 _BACKLOG_AT_ONCE = 4
+# The longest window in which the backlog starts, in intervals of link.probe_s: 5 minutes as usual.
+_START_WINDOW = 20
 # How often due times are looked at when nobody rings.
 _TICK_S = 0.5
 # At the end calls under way get so long: a clear answer now saves a look-up after the next start.
@@ -135,7 +137,8 @@ class Dispatcher:
         """After an outage begin at a random moment: thousands of tills share one key."""
         if self.link.returns != self._returns:
             self._returns = self.link.returns
-            window = min(self.link.last_outage_s, self._config.link.probe_s)
+            window = min(self.link.last_outage_s / 2, _START_WINDOW * self._config.link.probe_s)
+            self._client.pace.begin_slowly()
             self._backlog_from = self._clock.monotonic() + random.uniform(0, window)  # noqa: S311
 
     async def _start_backlog(self, room: int) -> None:

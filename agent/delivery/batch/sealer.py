@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from agent import events
 from agent.change import Change, Fault
@@ -251,7 +251,7 @@ class Sealer:
             return write_document(elements, stream)
         # Beside the file, not in /tmp: it holds personal data.
         with tempfile.NamedTemporaryFile(dir=self._spool.directory, prefix=".plain-") as canonical:
-            count = write_document(elements, canonical)
+            count = write_document(elements, cast(BinaryIO, canonical))
             canonical.flush()
             transform(Path(canonical.name), stylesheet, stream)
         return count

@@ -9,8 +9,12 @@ from agent.clock import Clock
 
 # A rate halved often must still let something through, or nothing would ever make it grow again.
 _SLOWEST = 0.1
+# The backlog may become much slower: 2,000 tills that share 50 calls a second have 0.025 each.
+_SLOWEST_BACKLOG = 0.01
 # Growth per answered call: from half back to full in about seven calls.
 _GROWTH = 1.1
+# After an outage the backlog begins at this part of its rate.
+_SLOW_START = 0.1
 
 
 class Pace:
@@ -21,6 +25,7 @@ class Pace:
         self._full = per_s
         self._backlog_full = min(backlog_per_s, per_s)
         self.share = 1.0  # halved by each 429, grown again by answers
+        self.backlog_share = 1.0  # the same for the backlog, which also begins slowly
         self._tokens = max(1.0, per_s)
         self._backlog_tokens = 1.0
         self._filled_at = clock.monotonic()
@@ -33,6 +38,11 @@ class Pace:
         """Give the rate in force, in calls per second."""
         return max(_SLOWEST, self._full * self.share)
 
+    @property
+    def backlog_per_s(self) -> float:
+        """Give the rate in force for what waits from an outage."""
+        return max(_SLOWEST_BACKLOG, self._backlog_full * self.backlog_share)
+
     async def turn(self, *, person: bool) -> None:
         """Wait until a call may be made. A person waiting goes before all backlog."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -43,18 +53,24 @@ class Pace:
     def throttled(self) -> None:
         """Engage said 429: go at half the rate."""
         self.share = max(self.share / 2, _SLOWEST / self._full)
+        self.backlog_share = max(self.backlog_share / 2, _SLOWEST_BACKLOG / self._backlog_full)
         self._tokens = min(self._tokens, 0.0)
 
     def answered(self) -> None:
         """Engage took a call: grow towards the full rate again."""
         self.share = min(1.0, self.share * _GROWTH)
+        self.backlog_share = min(1.0, self.backlog_share * _GROWTH)
+
+    def begin_slowly(self) -> None:
+        """The line is back, and with it perhaps a whole chain's tills."""
+        self.backlog_share = min(self.backlog_share, _SLOW_START)
 
     def _fill(self) -> None:
         now = self._clock.monotonic()
         passed = max(0.0, now - self._filled_at)
         self._filled_at = now
         self._tokens = min(max(1.0, self.per_s), self._tokens + passed * self.per_s)
-        backlog_per_s = max(_SLOWEST, self._backlog_full * self.share)
+        backlog_per_s = self.backlog_per_s
         self._backlog_tokens = min(
             max(1.0, backlog_per_s), self._backlog_tokens + passed * backlog_per_s
         )
@@ -66,7 +82,11 @@ class Pace:
         while self._backlog and not self._people and self._may_serve_backlog():
             if self._grant(self._backlog):
                 self._backlog_tokens -= 1
-        if (self._people or self._backlog) and self._timer is None:
+        # Set anew each time: a timer made for the slow backlog must not keep a person waiting.
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._people or self._backlog:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.005, self._next_s()), self._again)
 
@@ -76,8 +96,7 @@ class Pace:
     def _next_s(self) -> float:
         missing = (1 - self._tokens) / self.per_s
         if not self._people:
-            slow = max(_SLOWEST, self._backlog_full * self.share)
-            missing = max(missing, (1 - self._backlog_tokens) / slow)
+            missing = max(missing, (1 - self._backlog_tokens) / self.backlog_per_s)
         return missing
 
     def _again(self) -> None:
