@@ -21,6 +21,7 @@ from agent.clock import Clock, SystemClock
 from agent.config import Config, config_hash
 from agent.contact import Key
 from agent.delivery.batch import verify
+from agent.delivery.batch.bulk import BulkUploader
 from agent.delivery.batch.sealer import Sealer
 from agent.delivery.batch.sftp import SftpServer
 from agent.delivery.batch.spool import Spool
@@ -89,7 +90,7 @@ class Agent:
         )
         spool = Spool(config.fallback.spool)
         self.sealer = Sealer(config, self.journal, spool, self.link, self.clock)
-        self.uploader = self._uploader(spool)
+        self.uploader = self._uploader(spool) or self._bulk_uploader()
         self.verifier = self._verifier()
         self.schedule = Schedule(self.journal, self.clock, retain_days=config.journal.retain_days)
         self.tokens = Tokens(config.server.tokens_file)
@@ -139,12 +140,33 @@ class Agent:
             self.clock,
         )
 
+    def _bulk_uploader(self) -> BulkUploader:
+        return BulkUploader(
+            self.config, self.journal, self.sealer, self._send_bulk, self._bulk_is_open, self.clock
+        )
+
+    async def _send_bulk(
+        self, method: str, contact_type: str, contacts: Sequence[Mapping[str, Any]]
+    ) -> str:
+        return await self.client.call(
+            method,
+            "/contacts/bulk",
+            answers.queued,
+            query={"contactType": contact_type},
+            body=contacts,
+            person=False,
+        )
+
+    def _bulk_is_open(self) -> bool:
+        return self._api_is_open() and self.gates[Route.FILE].is_open
+
     def _verifier(self) -> verify.Verifier:
-        imported = self.uploader.imported if self.uploader else asyncio.Event()
         engage = verify.Engage(
             look_up=self._look_up, fetch=self._fetch, patch=self._patch, is_open=self._api_is_open
         )
-        return verify.Verifier(self.config, self.journal, engage, imported, self.clock)
+        return verify.Verifier(
+            self.config, self.journal, engage, self.uploader.imported, self.clock
+        )
 
     async def _look_up(self, keys: Sequence[Key], contact_type: str | None) -> str | None:
         query = partial(
@@ -181,7 +203,7 @@ class Agent:
             self.journal,
             self.clock,
             link=self.link,
-            sftp_link=self.uploader.link if self.uploader else self.link,
+            sftp_link=self.uploader.link if isinstance(self.uploader, Uploader) else None,
             gates=self.gates,
             problems=self._problems,
             last_delivery=lambda: self.dispatcher.last_delivery_at,
@@ -219,14 +241,15 @@ class Agent:
 
     def _name_for(self, token: str) -> str | None:
         """Know the tokens of the POS software, and the one that this machine's commands use."""
-        if hmac.compare_digest(token.encode(), self._command_token.encode()):
+        # Headers may carry bytes that are no UTF-8; they come as surrogates.
+        given = token.encode(errors="surrogatepass")
+        if hmac.compare_digest(given, self._command_token.encode()):
             return "command"
         return self.tokens.name_for(token)
 
     async def _seal(self) -> int:
         made = await self.sealer.seal_now()
-        if self.uploader:
-            self.uploader.hurry()
+        self.uploader.hurry()
         return made
 
     def _switches(self) -> Mapping[str, RouteSwitch]:
@@ -247,8 +270,7 @@ class Agent:
     async def _resume(self, route: Route) -> None:
         await self.journal.write(partial(meta.resume, route=route))
         self.gates[route].resume()
-        if self.uploader:
-            self.uploader.hurry()
+        self.uploader.hurry()
         self.journal.news.recorded.set()
         events.log().info("route_resumed", route=route)
 
@@ -282,9 +304,13 @@ class Agent:
         self.schedule.start()
         self._stack.callback(self.schedule.stop)
         self._stack.push_async_callback(self._end_tasks)
-        loops = [self.dispatcher.run, self.sealer.run, self.verifier.run, self._watch]
-        if self.uploader:
-            loops.append(self.uploader.run)
+        loops = [
+            self.dispatcher.run,
+            self.sealer.run,
+            self.uploader.run,
+            self.verifier.run,
+            self._watch,
+        ]
         self._tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
         await self.server.start()
         self._stack.push_async_callback(self.server.stop)

@@ -277,7 +277,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _with_reason(part: Any) -> str:
-    return part["state"] + (f" - {part['reason']}" if part["reason"] else "")
+    return f"{part['state']} - {part['reason']}" if part["reason"] else str(part["state"])
 
 
 def _sentences(need: Any) -> list[str]:

@@ -31,6 +31,7 @@ class Batch:
     attempts: int  # tries to upload it
     full_size: bool  # the server held all of it before the rename was tried
     error: str | None
+    receipt: str | None  # what Engage answered to a bulk call
     sealed_at: str
     uploaded_at: str | None
     imported_at: str | None
@@ -38,7 +39,7 @@ class Batch:
 
 
 _SELECT = """SELECT number, name, state, with_id, contacts, sha256, bytes, attempts, full_size,
-  error, sealed_at, uploaded_at, imported_at, settled_at FROM batches"""
+  error, receipt, sealed_at, uploaded_at, imported_at, settled_at FROM batches"""
 
 
 def _batch(row: Any) -> Batch:
@@ -82,7 +83,11 @@ def idle_lanes(db: Connection, *, after: int, used_up: int, limit: int) -> tuple
     parameters = {"after": after, "used_up": used_up, "limit": limit}
     rows = db.execute(_IDLE_HEADS, parameters).fetchall()
     return tuple(
-        Lane(changes.open_of_lane(db, row["lane"]), contacts.keys(db, row["lane"])) for row in rows
+        Lane(
+            changes.open_of_lane(db, row["lane"]),
+            contacts.keys(db, row["lane"], open_from=row["seq"]),
+        )
+        for row in rows
     )
 
 
@@ -198,7 +203,8 @@ class Entry:
 _ENTRIES = """
 SELECT position, lane, contact_id, contact_type, key_value FROM batch_contacts
  WHERE batch = ? AND position >= ? ORDER BY position LIMIT ?"""
-_ASKED = "SELECT kind, payload FROM changes WHERE batch = ? AND lane = ? ORDER BY seq"
+_ASKED = """
+SELECT kind, payload, payload_sha256 FROM changes WHERE batch = ? AND lane = ? ORDER BY seq"""
 
 
 def entries(db: Connection, number: int, start: int, limit: int) -> tuple[Entry, ...]:
@@ -211,7 +217,7 @@ def entries(db: Connection, number: int, start: int, limit: int) -> tuple[Entry,
             row["contact_type"],
             row["key_value"],
             tuple(
-                (Kind(asked["kind"]), Payload.from_json(asked["payload"]))
+                (Kind(asked["kind"]), changes.payload_of(asked) or Payload({}))
                 for asked in db.execute(_ASKED, (number, row["lane"]))
             ),
         )
@@ -270,15 +276,15 @@ def note_trouble(db: Connection, names: Sequence[str], error: str) -> None:
 _MOVE_ALL = "UPDATE changes SET state = ?, holds = ? WHERE batch = ? AND state = ?"
 
 
-def note_uploaded(db: Connection, name: str, now: str) -> None:
-    """The server holds the file under its final name."""
+def note_uploaded(db: Connection, name: str, now: str, receipt: str | None = None) -> None:
+    """The server holds the file under its final name, or Engage has queued the bulk calls."""
     batch = get(db, name)
     if batch.state != "written":
         return
     db.execute(
         """UPDATE batches SET state = 'uploaded', attempts = attempts + 1, error = NULL,
-             uploaded_at = ? WHERE number = ?""",
-        (now, batch.number),
+             uploaded_at = ?, receipt = ? WHERE number = ?""",
+        (now, receipt, batch.number),
     )
     db.execute(_MOVE_ALL, (State.UPLOADED, 1, batch.number, State.BATCHED))
 
@@ -328,7 +334,9 @@ class Unverified:
 
 
 _UNVERIFIED = """
-SELECT bc.position, bc.batch, bc.lane, bc.misses, bc.patched, b.name
+SELECT bc.position, bc.batch, bc.lane, bc.misses, bc.patched, b.name,
+  (SELECT coalesce(max(ch.seq), 0) FROM changes ch
+    WHERE ch.batch = bc.batch AND ch.lane = bc.lane) AS last_seq
   FROM batches b JOIN batch_contacts bc ON bc.batch = b.number
  WHERE b.state = 'imported' AND bc.settled = 0 AND bc.due <= ?
  ORDER BY bc.batch, bc.due, bc.position LIMIT ?"""
@@ -340,7 +348,8 @@ def unverified(db: Connection, now: float, limit: int) -> tuple[Unverified, ...]
         Unverified(
             batch=get(db, row["name"]),
             entry=entries(db, row["batch"], row["position"], 1)[0],
-            keys=contacts.keys(db, row["lane"]),
+            # A key that waits behind the batch is not in Engage yet.
+            keys=contacts.keys(db, row["lane"], open_from=row["last_seq"] + 1),
             misses=row["misses"],
             patched=bool(row["patched"]),
         )
@@ -364,7 +373,8 @@ _SETTLE_CHANGES = """
 UPDATE changes SET state = :state, holds = :holds, error = :error, settled_at = :now
  WHERE batch = :batch AND lane = :lane AND state = 'imported' AND kind = :kind"""
 _IMPORTED_OF = """
-SELECT seq, payload, kind FROM changes WHERE batch = ? AND lane = ? AND state = 'imported'"""
+SELECT seq, payload, payload_sha256 FROM changes
+ WHERE batch = ? AND lane = ? AND state = 'imported'"""
 
 
 def settle(
@@ -393,8 +403,8 @@ def settle(
         seqs.append(row["seq"])
         changes.add_attempt(db, row["seq"], attempt)
         if not fault:
-            attributes = Payload.from_json(row["payload"]).attributes
-            contacts.move_keys(db, lane, keys_of(attributes), row["seq"])
+            payload = changes.payload_of(row) or Payload({})
+            contacts.move_keys(db, lane, keys_of(payload.attributes), row["seq"])
     for kind in Kind:
         db.execute(
             _SETTLE_CHANGES,

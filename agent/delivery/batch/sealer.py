@@ -57,9 +57,12 @@ class Sealer:
 
     async def run(self) -> None:
         """Seal and write until cancelled."""
-        await asyncio.to_thread(self._sweep, await self._names_in_use())
+        swept = False
         while True:
             try:
+                if not swept:
+                    await asyncio.to_thread(self._sweep, await self._names_in_use())
+                    swept = True
                 await self._write_sealed()
                 await self._seal_what_is_due()
                 self.problem = None
@@ -220,7 +223,8 @@ class Sealer:
     async def _write_sealed(self) -> None:
         read = partial(batches.in_state, states=("sealed",))
         for batch in await self._journal.read(read):
-            await self.write_file(batch)
+            if self._config.fallback.transport == "sftp":
+                await self.write_file(batch)
             await self._journal.write(partial(batches.note_written, number=batch.number))
             self.written.set()
 

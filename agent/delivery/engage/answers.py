@@ -116,6 +116,18 @@ def read_contact(answer: Answer) -> dict[str, Any]:
     raise failure(answer, write=False)
 
 
+def queued(answer: Answer) -> str:
+    """Read POST or PATCH /contacts/bulk: any 2xx means queued; gives what was answered, as text.
+
+    A batch id as a string was seen for v2; code and shape in v3 are not documented.
+    """
+    if 200 <= answer.status < 300:
+        if answer.body.strip() and answer.json() is _NOT_JSON:
+            raise NotEngage("A web page answered instead of Engage.", status=answer.status)
+        return answer.body.decode("utf-8", "replace").strip()[:200]
+    raise failure(answer, write=False)
+
+
 def read_any(answer: Answer) -> Any:
     """Read a call whose body is passed on as it came: JSON, whatever its shape."""
     if answer.status == 200 and (data := answer.json()) is not _NOT_JSON:
@@ -248,13 +260,16 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         moment = parsedate_to_datetime(text)
     except (ValueError, IndexError, TypeError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
+    moment = _aware(moment)
     # The server's own clock is the one that the date was made with; the till's may be wrong.
     base = headers.get("date", "")
     try:
-        now = parsedate_to_datetime(base)
+        now = _aware(parsedate_to_datetime(base))
     except (ValueError, IndexError, TypeError):
         now = datetime.now(UTC)
     seconds = (moment - now).total_seconds()
     return seconds if seconds > 0 else None
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -42,6 +42,7 @@ CREATE TABLE batches (
   attempts    INTEGER NOT NULL DEFAULT 0,
   full_size   INTEGER NOT NULL DEFAULT 0 CHECK (full_size IN (0, 1)),  -- complete on the server
   error       TEXT,
+  receipt     TEXT,                            -- what Engage answered to a bulk call
   sealed_at   TEXT NOT NULL,
   uploaded_at TEXT,
   imported_at TEXT,

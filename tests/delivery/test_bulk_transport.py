@@ -1,0 +1,54 @@
+"""`fallback.transport = "bulk"`: the same batches through Engage's bulk calls."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from world import World
+
+from agent.sandbox import Sandbox
+
+BULK = {"transport": "bulk", "max_contacts": 100, "seal_after_s": 0}
+
+
+async def test_changes_of_an_outage_go_by_bulk_calls_and_are_confirmed(
+    start: Callable[..., Awaitable[World]], sandbox: Sandbox
+) -> None:
+    world = await start(fallback=BULK)
+    known = sandbox.seed(email="known@example.test")
+    sandbox.down()
+    asked = [
+        await world.pos.create(f"new{number}@example.test", firstName="Vera") for number in range(3)
+    ]
+    asked.append(await world.pos.update(known, city="Lund"))
+    for change in asked:
+        await world.pos.until(change, "batched")
+
+    sandbox.up()
+
+    for change in asked:
+        await world.pos.until(change, "confirmed")
+    assert sandbox.counts()["duplicates"] == 0
+    assert {contact["attributes"].get("email") for contact in sandbox.contacts()} == {
+        "known@example.test",
+        *(f"new{number}@example.test" for number in range(3)),
+    }
+    assert sandbox.contact(known)["attributes"]["city"] == "Lund"
+    calls = sorted((call.method, call.status) for call in world.calls(path="/contacts/bulk"))
+    assert calls == [("PATCH", 202), ("POST", 202)]
+
+
+async def test_a_bulk_call_whose_answer_is_lost_is_sent_again_and_doubles_nobody(
+    start: Callable[..., Awaitable[World]], sandbox: Sandbox
+) -> None:
+    world = await start(fallback=BULK)
+    sandbox.down()
+    change = await world.pos.create(firstName="Vera")
+    await world.pos.until(change, "batched")
+    sandbox.set_fault("lose_answer", path="/contacts/bulk", times=1)
+
+    sandbox.up()
+
+    await world.pos.until(change, "confirmed")
+    assert len(world.calls(path="/contacts/bulk")) == 2
+    assert sandbox.counts()["duplicates"] == 0
