@@ -50,9 +50,7 @@ class Schedule:
         before = to_text(self._clock.now() - timedelta(days=self._retain_days))
         removed = 0
         while True:
-            page = await self._journal.write(
-                partial(changes.prune, before=before, limit=_PAGE, verifies=self._journal.verifies)
-            )
+            page = await self._journal.write(partial(changes.prune, before=before, limit=_PAGE))
             removed += page
             if page < _PAGE:
                 events.log().info("pruned", changes=removed)

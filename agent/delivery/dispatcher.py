@@ -65,6 +65,7 @@ class Dispatcher:
         self._courier = Courier(
             client,
             config.engage,
+            api_attempts=config.retry.api_attempts,
             trusts_not_found=self._trusts_not_found,
             note_step=self._note_step,
         )
@@ -187,7 +188,10 @@ class Dispatcher:
         """Deliver and settle one claim; says whether the lane may go on at once."""
         began = to_text(self._clock.now())
         awaited = any(self._journal.news.is_awaited(change.id) for change in claim.changes)
-        outcome = await self._courier.deliver(claim, person=person or awaited)
+        if claim.head.damaged:
+            outcome = Outcome(Result.REJECTED, code=changes.DAMAGED.code, fault=changes.DAMAGED)
+        else:
+            outcome = await self._courier.deliver(claim, person=person or awaited)
         self._apply_to_route(outcome)
         settlement = self._settlement(claim, outcome, began)
         try:
@@ -322,7 +326,10 @@ class Dispatcher:
 
     async def _ask_if_idle(self) -> None:
         """With nothing to send, a harmless question tells whether Engage itself answers."""
-        if await self._journal.due_lanes(1):
-            return
+        try:
+            if await self._journal.due_lanes(1):
+                return
+        except JournalError:
+            pass  # said elsewhere; the line is asked all the same
         with contextlib.suppress(RouteError):  # the link was told already
             await self._client.call("GET", "/api/v2/contacts/count", answers.read_any, person=False)

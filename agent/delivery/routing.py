@@ -34,6 +34,7 @@ def _fits(change: Change) -> bool:
         change.state is State.WAITING
         and not change.unknown
         and not change.retried
+        and not change.damaged
         and foldable(change.kind, change.payload)
     )
 

@@ -217,6 +217,6 @@ def _state(request: web.Request) -> State | None:
 
 def _limit(request: web.Request) -> int:
     text = request.query.get("limit", str(_USUAL))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= _MOST):
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and 1 <= int(text) <= _MOST):
         raise MalformedRequest(f"`limit` must be a whole number from 1 to {_MOST}.")
     return int(text)

@@ -261,13 +261,10 @@ def blocker(db: Connection, change: Change) -> Change | None:
 
 
 def _change(row: Any) -> Change:
-    text = row["payload"]
-    error: Fault | None
-    if _digest(text) != row["payload_sha256"]:
-        # The lane keeps its order and every other lane goes on; a person sees this one change.
-        payload, error = Payload({}), DAMAGED
-    else:
-        payload, error = Payload.from_json(text), _fault(row["error"])
+    payload, error = payload_of(row), _fault(row["error"])
+    if payload is None:
+        # Every other lane goes on; a person sees this one change.
+        error = DAMAGED
     return Change(
         seq=row["seq"],
         id=row["id"],
@@ -276,7 +273,7 @@ def _change(row: Any) -> Change:
         unknown=bool(row["unknown"]),
         route=Route(row["route"]),
         contact=Contact(row["lane"], row["ref"], row["contact_id"], row["contact_type"]),
-        payload=payload,
+        payload=payload or Payload({}),
         created_at=row["created_at"],
         due_at=row["due_at"],
         settled_at=row["settled_at"],
@@ -288,7 +285,14 @@ def _change(row: Any) -> Change:
         error=error,
         repeated=row["repeated"],
         retried=bool(row["retried"]),
+        damaged=payload is None,
     )
+
+
+def payload_of(row: Any) -> Payload | None:
+    """Give what a row asks for; None where the disk has damaged it."""
+    text = row["payload"]
+    return Payload.from_json(text) if _digest(text) == row["payload_sha256"] else None
 
 
 DAMAGED = Fault(
@@ -356,7 +360,7 @@ _TAKE = """
 UPDATE changes SET state = 'sending', lease = ?, route = 'api', due_at = NULL
  WHERE seq = ? AND state = 'waiting'"""
 _LATER_SET = """
-SELECT payload FROM changes WHERE lane = ? AND seq > ?
+SELECT payload, payload_sha256 FROM changes WHERE lane = ? AND seq > ?
    AND state IN ('delivered', 'confirmed', 'imported')"""
 
 
@@ -387,8 +391,10 @@ def claim(db: Connection, lane: int, now: float, lease: str) -> Claim | None:
     if row is None:
         return None
     head = _change(row)
+    superseded = _superseded(db, head)
     taken = [head]
-    if _folds(row):
+    # What was superseded is left out of this change only, not out of what was asked since.
+    if _folds(row) and not superseded:
         for follower in db.execute(_FOLLOWERS, (lane, head.seq)):
             if not _folds(follower):
                 break
@@ -399,7 +405,7 @@ def claim(db: Connection, lane: int, now: float, lease: str) -> Claim | None:
         changes=tuple(replace(change, state=State.SENDING) for change in taken),
         keys=contacts.keys(db, lane, open_from=head.seq),
         lease=lease,
-        superseded=_superseded(db, head),
+        superseded=superseded,
     )
 
 
@@ -408,15 +414,16 @@ def _folds(row: Any) -> bool:
         row["kind"] == Kind.UPDATE
         and row["state"] == State.WAITING
         and not (row["alone"] or row["unknown"] or row["retried"])
-        and '"clear":[]' in row["payload"]
+        and (payload := payload_of(row)) is not None
+        and not payload.clear
     )
 
 
 def _superseded(db: Connection, change: Change) -> frozenset[str]:
     names: set[str] = set()
     for row in db.execute(_LATER_SET, (change.contact.lane, change.seq)):
-        payload = Payload.from_json(row["payload"])
-        names.update(payload.attributes, payload.clear)
+        if (payload := payload_of(row)) is not None:
+            names.update(payload.attributes, payload.clear)
     return frozenset(names)
 
 
@@ -677,13 +684,14 @@ SELECT seq FROM changes ch
  ORDER BY ch.seq LIMIT ?"""
 
 
-def prune(db: Connection, before: str, limit: int, *, verifies: bool) -> int:
+def prune(db: Connection, before: str, limit: int) -> int:
     """Remove changes that were settled before a moment; gives how many, at most `limit`.
 
     Only final ones go. What came after a rejected change of the same contact stays, because it says
     which attributes a retry must leave alone.
     """
-    final = [state for state in State if states.is_final(state, verifies=verifies)]
+    # `imported` without a hold: nobody will look it up any more, whatever fallback.verify says.
+    final = [state for state in State if states.is_final(state, verifies=False)]
     query = _PRUNABLE.format(states=", ".join("?" * len(final)))
     seqs = [row["seq"] for row in db.execute(query, (*final, before, limit))]
     delete(db, seqs)

@@ -28,6 +28,10 @@ _KEYS_OF = """
 SELECT name, value FROM keys WHERE lane = :lane ORDER BY seq >= :open_from, seq DESC"""
 _DROP_OLDER_KEYS = "DELETE FROM keys WHERE lane = ? AND name = ? AND value <> ? AND seq < ?"
 _DROP_KEYS_OF_CHANGE = "DELETE FROM keys WHERE lane = ? AND seq = ?"
+# Engage says whose key it is; only a change on its way there may say otherwise.
+_DROP_OUTDATED_KEY = """
+DELETE FROM keys WHERE name = ? AND value = ? AND lane <> ?
+   AND NOT EXISTS (SELECT 1 FROM changes ch WHERE ch.seq = keys.seq AND ch.holds = 1)"""
 _SET_ID = "UPDATE contacts SET contact_id = ? WHERE lane = ?"
 _RELEASE_LANE = """
 UPDATE changes SET holds = 0
@@ -138,6 +142,7 @@ def remember(
         lane = learn(db, by_key.lane, contact_id, contact_type)
     else:
         lane = add(db, contact_id=contact_id.lower(), contact_type=contact_type, now=now).lane
+    db.execute(_DROP_OUTDATED_KEY, (key.name, key.value, lane))
     put_keys(db, lane, [key], 0)
     return get(db, lane)
 

@@ -76,7 +76,7 @@ class Database:
         self._waiting: deque[_Unit] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._inode: tuple[int, int] | None = None
+        self._inode: tuple[tuple[int, int], ...] | None = None
         self._closing = False
 
     # --- opening and closing ------------------------------------------------------------------
@@ -135,12 +135,13 @@ class Database:
                 await connection.close()
         self._reader = self._writer = None
 
-    def _identity(self) -> tuple[int, int] | None:
+    def _identity(self) -> tuple[tuple[int, int], ...] | None:
+        """Tell the journal and its -wal from files that were put in their place."""
         try:
-            status = self.path.stat()
+            facts = [path.stat() for path in (self.path, Path(f"{self.path}-wal"))]
         except OSError:
             return None
-        return status.st_dev, status.st_ino
+        return tuple((fact.st_dev, fact.st_ino) for fact in facts)
 
     def _gone(self) -> str:
         return (
@@ -202,7 +203,11 @@ class Database:
         pages. Opening anew reads what really is on the disk.
         """
         if self._writer is None:
-            await self._connect(first=False)
+            try:
+                await self._connect(first=False)
+            except BaseException:
+                await self._disconnect()  # half open is not open: the next unit tries again
+                raise
         if self._identity() != self._inode:
             raise JournalUnavailable(self._gone())
 

@@ -10,6 +10,7 @@ import importlib
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from agent.errors import JournalUnavailable
 
 # RETURNING came with 3.35, STRICT tables with 3.37.
 OLDEST_SQLITE = (3, 37, 0)
+
+_TEXT = partial(str, encoding="utf-8", errors="replace")
 
 Connection = sqlite3.Connection  # SQLCipher's is a twin without a common base
 
@@ -45,6 +48,8 @@ class Driver:
             secret = self.key().replace("'", "''")
             connection.execute(f"PRAGMA key = '{secret}'")
         connection.row_factory = self.module.Row
+        # A flipped bit may leave no UTF-8: that one text is damaged, and no query fails for it.
+        connection.text_factory = _TEXT
         return connection  # type: ignore[no-any-return]
 
 

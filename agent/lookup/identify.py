@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from agent.change import State
 from agent.clock import Clock, to_text
 from agent.config import Config
 from agent.contact import KEY_ATTRIBUTES, Contact, Key, comparable
@@ -142,6 +143,8 @@ def _known(db: Connection, keys: tuple[Key, ...]) -> Contact | None:
 def _with_open_change(db: Connection, keys: tuple[Key, ...]) -> Contact | None:
     for key in keys:
         for contact in contacts.find_all_by_key(db, key):
-            if changes.open_of_lane(db, contact.lane):
+            # A rejected sign-up is no reason to believe that the contact will exist.
+            states = {change.state for change in changes.open_of_lane(db, contact.lane)}
+            if states - {State.REJECTED}:
                 return contact
     return None

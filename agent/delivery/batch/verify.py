@@ -21,7 +21,7 @@ from agent.config import Config
 from agent.contact import Key
 from agent.delivery.difference import differs
 from agent.delivery.folding import fold
-from agent.errors import ContactGone, JournalError, Refused, RouteError
+from agent.errors import ContactGone, JournalError, Refused, RouteError, SeveralMatch
 from agent.journal import batches
 from agent.journal.batches import Unverified
 from agent.journal.journal import Journal
@@ -94,6 +94,9 @@ class Verifier:
             contact = await self._engage.fetch(contact_id) if contact_id else None
         except ContactGone:
             contact_id = contact = None
+        except (Refused, SeveralMatch) as error:
+            await self._settle(item, fault=_undecided(error))
+            return
         except RouteError:
             await self._look_again(item, self._config.retry.waits_s[0])
             return
@@ -183,6 +186,14 @@ _SKIPPED = Fault(
     "Engage's import took the file but left this contact out. Check its data against what Engage "
     "demands, correct it and send it again.",
 )
+
+
+def _undecided(error: Refused | SeveralMatch) -> Fault:
+    if isinstance(error, SeveralMatch):
+        words = "More than one contact in Engage matches: " + ", ".join(error.contact_ids)
+    else:
+        words = error.words or "Engage does not look this contact up."
+    return Fault(error.code, words, error.status, request_id=error.request_id)
 
 
 def _differing(names: Sequence[str]) -> Fault:

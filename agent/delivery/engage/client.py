@@ -8,6 +8,7 @@ docs, "API authentication").
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import ssl
 import zlib
@@ -186,8 +187,8 @@ class EngageClient:
         parts = urlsplit(self._settings.proxy or self._settings.base_url)
         secure = parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
-        tls = self._tls() if secure else None
         try:
+            tls = self._tls() if secure else None
             async with asyncio.timeout(_CONNECT_S):
                 _, writer = await asyncio.open_connection(
                     parts.hostname, port, ssl=tls if isinstance(tls, ssl.SSLContext) else None
@@ -244,6 +245,7 @@ def _why(error: BaseException) -> str:
         return "No connection to Engage in time."
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return "No secure connection (TLS) to Engage could be made."
-    if isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower():
+    refused = isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower()
+    if refused or getattr(error, "errno", None) == errno.ECONNREFUSED:
         return "The connection to Engage was refused."
     return f"No connection to Engage ({type(error).__name__})."

@@ -16,7 +16,7 @@ from agent.config import Engage
 from agent.contact import Key, keys_of
 from agent.delivery.engage import answers, mapping
 from agent.delivery.engage.client import EngageClient
-from agent.delivery.folding import fold
+from agent.delivery.folding import fold, foldable
 from agent.delivery.outcome import Outcome, Result
 from agent.errors import (
     AnswerLost,
@@ -42,11 +42,13 @@ class Courier:
         client: EngageClient,
         settings: Engage,
         *,
+        api_attempts: int,
         trusts_not_found: Callable[[Change], bool],
         note_step: Callable[[Claim, int], Awaitable[None]],
     ) -> None:
         self._client = client
         self._settings = settings
+        self._api_attempts = api_attempts  # after so many a change may go by file
         # Whether a lost create's time is over, so that "not found" means it did not happen.
         self._trusts_not_found = trusts_not_found
         self._note_step = note_step
@@ -71,8 +73,19 @@ class Courier:
 
     async def _create(self, claim: Claim, journey: _Journey) -> Outcome:
         change = claim.head
-        known = change.contact.contact_id
-        found = known or await self._look_up(
+        stored = change.contact.contact_id
+        if stored is not None:
+            try:
+                return await self._adopt(claim, stored, journey)
+            except ContactGone:
+                journey.contact_id = None  # erased in Engage, or merged: the keys tell
+        outcome = await self._find_or_make(claim, journey)
+        gone = stored is not None and outcome.contact_id is not None
+        return dataclasses.replace(outcome, contact_gone=gone)
+
+    async def _find_or_make(self, claim: Claim, journey: _Journey) -> Outcome:
+        change = claim.head
+        found = await self._look_up(
             keys_of(change.payload.attributes), change.payload.contact_type, journey
         )
         if found is not None:
@@ -83,6 +96,12 @@ class Courier:
                 code="NotFoundYet",
                 message="A lost sign-up may still arrive in Engage; it is looked up again.",
                 soon=True,
+            )
+        if change.unknown and self._goes_by_file(change):
+            return Outcome(
+                Result.DEFERRED,
+                code="NotFound",
+                message="Engage does not have it and does not manage to make it: it goes by file.",
             )
         try:
             contact = await journey.step(
@@ -102,6 +121,14 @@ class Courier:
             contact_id=contact["id"],
             contact_type=answers.contact_type_of(contact),
             body=contact,
+        )
+
+    def _goes_by_file(self, change: Change) -> bool:
+        """Say whether the file route takes it as soon as it is certain that it did not happen."""
+        return (
+            change.api_attempts >= self._api_attempts
+            and not change.retried
+            and foldable(change.kind, change.payload)
         )
 
     async def _adopt_taken(self, claim: Claim, journey: _Journey) -> Outcome:
@@ -241,9 +268,12 @@ class Courier:
             )
         except SeveralMatch:
             narrowed = self._query(keys, contact_type or self._settings.default_contact_type)
-            return await journey.step(
+            found = await journey.step(
                 "look up by type", "GET", "/contacts/id", answers.looked_up, query=narrowed
             )
+            if found is None:
+                raise  # several, none of that type: one more would make it worse
+            return found
 
     def _query(self, keys: Sequence[Key], contact_type: str | None) -> dict[str, str] | None:
         return mapping.lookup_query(
@@ -337,6 +367,12 @@ def _outcome(error: RouteError, claim: Claim) -> Outcome:
         return Outcome(waits, **common)
     if isinstance(error, Refused):
         return _rejected(error, claim, common)
+    if isinstance(error, KeyTaken):
+        # Of an update; a create's own is settled by a look-up.
+        taken = Refused(status=error.status, request_id=error.request_id)
+        taken.code = error.code
+        taken.words = "Another contact in Engage has this key already. Nothing was changed."
+        return _rejected(taken, claim, common)
     if isinstance(error, SeveralMatch):
         words = "More than one contact in Engage matches: " + ", ".join(error.contact_ids)
         fault = Fault("MultipleMatches", words, 409, request_id=error.request_id)
