@@ -16,6 +16,8 @@ import pytest
 
 from agent import config
 from agent.config import Config, Mount
+from agent.config import __main__ as generator
+from agent.config.showing import toml_text
 from agent.errors import ConfigError
 from agent.secrets import Credential
 
@@ -479,8 +481,8 @@ def test_committed_file_is_what_the_code_generates(path: str, what: str) -> None
 
 
 def test_wrong_call_of_the_generator_shows_its_usage() -> None:
-    assert config.main([]) == 2
-    assert config.main(["nonsense"]) == 2
+    assert generator.main([]) == 2
+    assert generator.main(["nonsense"]) == 2
 
 
 def test_example_loads_and_its_files_are_in_order_once_the_secrets_are_written(
@@ -545,9 +547,7 @@ def test_every_setting_says_what_it_means_and_has_a_unit_and_a_fitting_default(
     assert (
         described.required
         or described.default in (None, "", (), {})
-        or (
-            about.kind.read(tomllib.loads(f"x = {config._toml(described.default)}")["x"], Path("/"))
-        )
+        or (about.kind.read(tomllib.loads(f"x = {toml_text(described.default)}")["x"], Path("/")))
     )
     assert about.example is None or about.kind.read(about.example, tmp_path)
 

@@ -1,0 +1,51 @@
+"""The settings: what may stand in agent.toml, what it means, and what is wrong with it.
+
+The tables carry unit, default, range and one sentence for each setting; the example file and the
+reference are generated from them (`python -m agent.config example|reference`). What a setting does
+is known elsewhere.
+"""
+
+from agent.config.files import Mount, check_files, file_hints, mounts_now
+from agent.config.loading import load, warnings
+from agent.config.showing import config_hash, describe, example, reference
+from agent.config.tables import (
+    TABLES,
+    Cache,
+    Config,
+    Engage,
+    Fallback,
+    Journal,
+    Link,
+    Log,
+    Retry,
+    Server,
+    Sftp,
+    Store,
+    settings_of,
+)
+
+__all__ = [
+    "TABLES",
+    "Cache",
+    "Config",
+    "Engage",
+    "Fallback",
+    "Journal",
+    "Link",
+    "Log",
+    "Mount",
+    "Retry",
+    "Server",
+    "Sftp",
+    "Store",
+    "check_files",
+    "config_hash",
+    "describe",
+    "example",
+    "file_hints",
+    "load",
+    "mounts_now",
+    "reference",
+    "settings_of",
+    "warnings",
+]
