@@ -236,7 +236,10 @@ def get(db: Connection, name: str) -> Batch:
 def in_state(db: Connection, states: Sequence[str]) -> tuple[Batch, ...]:
     """Give the batches in these states, oldest first."""
     marks = ", ".join("?" * len(states))
-    rows = db.execute(f"{_SELECT} WHERE state IN ({marks}) ORDER BY number", tuple(states))
+    rows = db.execute(
+        f"""{_SELECT} WHERE state <> 'settled' AND state IN ({marks}) ORDER BY number""",
+        tuple(states),
+    )
     return tuple(_batch(row) for row in rows)
 
 

@@ -1,0 +1,88 @@
+"""What the picture is made of: plain values, taken at one moment. Pure.
+
+Texts that come from elsewhere in the agent are masked before they get here; nothing in these
+classes names a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from agent.change import Route, State
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line as the agent sees it."""
+
+    state: str  # online, suspect, offline
+    since: datetime
+    reason: str | None  # why it is not online
+    heard_at: datetime | None  # when the other side last answered
+
+
+@dataclass(frozen=True)
+class RouteState:
+    """Whether a route is used."""
+
+    state: str  # running, paused, halted
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A file with changes that are not settled yet."""
+
+    name: str
+    state: str  # sealed, written, uploaded, imported
+    contacts: int
+    attempts: int  # tries to upload it
+    error: str | None
+    sealed_at: datetime
+    uploaded_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Whether the journal can be used, and on what it stands."""
+
+    write_problem: str | None  # why nothing can be stored
+    read_problem: str | None  # why it is not known what waits
+    is_full: bool  # less room than journal.min_free_mb: nothing is taken
+    free_bytes: int | None  # None: not known
+    min_free_bytes: int
+    sqlite_version: str
+    is_encrypted: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One moment of the agent."""
+
+    version: str
+    store: str
+    till: str
+    config_hash: str
+    retain_days: int  # how long settled changes stay in the counts
+    started_at: datetime
+    uptime_s: float
+    now: datetime
+    link: Line
+    sftp: Line | None  # None where files do not go by SFTP
+    counts: Mapping[State, int] | None  # all nine states; None: the journal cannot be read
+    unsent: int | None  # taken, not in Engage yet and not set aside
+    delivered: int | None  # kept ones that reached Engage, for all that will be known
+    oldest_waiting_s: float | None  # None: nothing waits, or it is not known
+    routes: Mapping[Route, RouteState]
+    batches: tuple[OpenBatch, ...]  # oldest first
+    import_grace_s: float
+    storage: Storage
+    problems: tuple[str, ...]  # what other parts of the agent report, a text each
+    last_delivery: str | None  # UTC, ISO 8601
+
+    @property
+    def can_accept(self) -> bool:
+        """Say whether a sign-up would be stored now."""
+        return self.storage.write_problem is None and not self.storage.is_full

@@ -1,0 +1,365 @@
+"""One typed picture of the agent, and the observer that takes it.
+
+Knows the journal; of the lines and gates it only knows their shape, so that status never reaches
+into delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from agent import __version__
+from agent.change import Route, State
+from agent.clock import Clock, to_text
+from agent.config import Config, config_hash
+from agent.errors import AgentError, JournalFull, JournalUnavailable, Overloaded
+from agent.events import mask
+from agent.journal import batches, changes
+from agent.journal.driver import Connection
+from agent.journal.journal import Journal
+from agent.status.facts import Facts, Line, OpenBatch, RouteState, Storage
+from agent.status.verdict import Need, Verdict, needs, verdict
+
+T = TypeVar("T")
+
+# Many pages and probes may look at once; they share one picture for so long.
+_FRESH_S = 0.5
+# A disk that hangs must not hang the page that is to tell of it.
+_PATIENCE_S = 2.0
+_OPEN_BATCHES = ("sealed", "written", "uploaded", "imported")
+
+
+class LineView(Protocol):
+    """What is asked of a link."""
+
+    since: datetime
+    reason: str | None
+    heard_at: datetime | None
+
+    @property
+    def state(self) -> str:
+        """Give online, suspect or offline."""
+
+
+class Gate(Protocol):
+    """What is asked of a route's gate."""
+
+    @property
+    def state(self) -> str:
+        """Give running, paused or halted."""
+
+    @property
+    def reason(self) -> str | None:
+        """Give why it does not run, for a person."""
+
+
+@dataclass(frozen=True)
+class Snapshot(Facts):
+    """The facts of one moment with what they mean."""
+
+    needs_person: tuple[Need, ...]
+    verdict: Verdict
+
+
+def interpret(facts: Facts) -> Snapshot:
+    """Add to the facts what they mean."""
+    found = needs(facts)
+    return Snapshot(**vars(facts), needs_person=found, verdict=verdict(facts, found))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the journal holds, read at one moment."""
+
+    totals: changes.Totals
+    batches: tuple[batches.Batch, ...]
+    awaits_imports: bool  # some `imported` changes are still to be looked up
+
+
+class Observer:
+    """Takes the picture, at most twice a second however many look."""
+
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        clock: Clock,
+        link: LineView,
+        sftp_link: LineView | None,
+        gates: Mapping[Route, Gate],
+        *,
+        problems: Callable[[], Sequence[str]] = tuple,
+        last_delivery: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """`problems`: texts of other parts, what is wrong first, then what to do.
+
+        `last_delivery`: when a change last reached Engage, UTC, ISO 8601.
+        """
+        self._config = config
+        self._config_hash = config_hash(config)
+        self._journal = journal
+        self._clock = clock
+        self._link = link
+        self._sftp_link = sftp_link
+        self._gates = gates
+        self._problems = problems
+        self._last_delivery = last_delivery
+        self._started_at = clock.now()
+        self._started = clock.monotonic()
+        self._looking = asyncio.Lock()
+        self._picture: Snapshot | None = None
+        self._taken = 0.0  # monotonic
+
+    async def look(self) -> Snapshot:
+        """Give a picture that is at most half a second old. A broken journal is part of it.
+
+        The cost does not grow with the changes in the journal.
+        """
+        async with self._looking:
+            if self._picture is None or self._clock.monotonic() - self._taken >= _FRESH_S:
+                self._picture = interpret(await self._facts())
+                self._taken = self._clock.monotonic()
+            return self._picture
+
+    async def _facts(self) -> Facts:
+        write_problem = await self._write_problem()
+        kept, read_problem = await self._kept()
+        now, config = self._clock.now(), self._config
+        return Facts(
+            version=__version__,
+            store=config.store.id,
+            till=config.store.till,
+            config_hash=self._config_hash,
+            retain_days=config.journal.retain_days,
+            started_at=self._started_at,
+            uptime_s=self._clock.monotonic() - self._started,
+            now=now,
+            link=_line(self._link),
+            sftp=_line(self._sftp_link) if self._sftp_link else None,
+            counts=dict(kept.totals.counts) if kept else None,
+            unsent=_unsent(kept) if kept else None,
+            delivered=_delivered(kept) if kept else None,
+            oldest_waiting_s=_age_s(kept.totals.oldest_open_at, now) if kept else None,
+            routes={route: _route(gate) for route, gate in self._gates.items()},
+            batches=tuple(_batch(batch) for batch in kept.batches) if kept else (),
+            import_grace_s=config.fallback.import_grace_s,
+            storage=self._storage(write_problem, read_problem),
+            problems=tuple(mask(problem) for problem in self._problems()),
+            last_delivery=self._last_delivery(),
+        )
+
+    # --- the journal ------------------------------------------------------------------------------
+
+    async def _write_problem(self) -> str | None:
+        """Say why nothing can be stored, apart from a full disk; None when it can.
+
+        The writer's own word is kept until something is written; an idle till would show an old
+        trouble for hours. So the writer is asked with an empty unit of work, which also notices a
+        file that was moved and opens one anew that an I/O error closed. An empty unit touches no
+        disk: after a trouble the folder must prove itself first.
+        """
+        known = self._journal.database.problem
+        if known is not None and not await asyncio.to_thread(_takes_bytes, self._folder):
+            return mask(known)
+        _, problem = await _asked(self._journal.write(_nothing))
+        return problem
+
+    async def _kept(self) -> tuple[_Kept | None, str | None]:
+        read = partial(_read, verifies=self._journal.verifies)
+        return await _asked(self._journal.read(read))
+
+    @property
+    def _folder(self) -> Path:
+        return self._journal.database.path.parent
+
+    def _storage(self, write_problem: str | None, read_problem: str | None) -> Storage:
+        driver = self._journal.database.driver
+        is_full, free_bytes = False, None
+        try:
+            free_bytes = self._journal.room_bytes()
+            self._journal.check_room()
+        except JournalFull:
+            is_full = True
+        except (JournalUnavailable, OSError):
+            write_problem = write_problem or "The journal's folder cannot be read."
+        return Storage(
+            write_problem=write_problem,
+            read_problem=read_problem,
+            is_full=is_full,
+            free_bytes=free_bytes,
+            min_free_bytes=self._config.journal.min_free_mb * 1024 * 1024,
+            sqlite_version=driver.version,
+            is_encrypted=driver.key is not None,
+        )
+
+
+async def _asked(answer: Awaitable[T]) -> tuple[T | None, str | None]:
+    """Wait a little for the journal; give what it said, or why it said nothing."""
+    try:
+        return await asyncio.wait_for(answer, _PATIENCE_S), None
+    except Overloaded:
+        return None, None  # at work, and the next moment will do
+    except TimeoutError:
+        return None, "The till's disk does not answer."
+    except AgentError as error:
+        return None, mask(error.message)
+
+
+def _nothing(_: Connection) -> None:
+    """Write nothing: only whether the writer gets that far is of interest."""
+
+
+def _takes_bytes(folder: Path) -> bool:
+    """Say whether the disk stores something; a quota or a read-only mount shows only then."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as scratch:
+            scratch.write(b"\0" * 4096)
+            scratch.flush()
+            os.fsync(scratch.fileno())
+    except OSError:
+        return False
+    return True
+
+
+def _read(db: Connection, *, verifies: bool) -> _Kept:
+    found = batches.in_state(db, _OPEN_BATCHES)
+    # Where not every import is looked up, changes stay `imported` for good: as long as no file
+    # waits for its look-ups, that state is an end.
+    awaits = verifies and any(batch.state == "imported" for batch in found)
+    return _Kept(changes.totals(db, verifies=awaits), found, awaits)
+
+
+def _unsent(kept: _Kept) -> int:
+    imported = kept.totals.counts[State.IMPORTED]
+    return kept.totals.open if kept.awaits_imports else kept.totals.open - imported
+
+
+def _delivered(kept: _Kept) -> int:
+    counts = kept.totals.counts
+    imported = 0 if kept.awaits_imports else counts[State.IMPORTED]
+    return counts[State.DELIVERED] + counts[State.CONFIRMED] + imported
+
+
+def _age_s(text: str | None, now: datetime) -> float | None:
+    """Give the seconds since a moment; never negative, whatever the wall clock did."""
+    if text is None:
+        return None
+    return max(0.0, (now - datetime.fromisoformat(text)).total_seconds())
+
+
+# --- what others say ------------------------------------------------------------------------------
+
+
+def _line(view: LineView) -> Line:
+    return Line(str(view.state), view.since, _masked(view.reason), view.heard_at)
+
+
+def _route(gate: Gate) -> RouteState:
+    return RouteState(gate.state, _masked(gate.reason))
+
+
+def _batch(batch: batches.Batch) -> OpenBatch:
+    return OpenBatch(
+        name=batch.name,
+        state=batch.state,
+        contacts=batch.contacts,
+        attempts=batch.attempts,
+        error=_masked(batch.error),
+        sealed_at=datetime.fromisoformat(batch.sealed_at),
+        uploaded_at=datetime.fromisoformat(batch.uploaded_at) if batch.uploaded_at else None,
+    )
+
+
+def _masked(text: str | None) -> str | None:
+    return None if text is None else mask(text)
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def to_json(snapshot: Snapshot) -> dict[str, Any]:
+    """Give the body of `GET /agent/v1/status`. Moments are UTC; spans are in seconds.
+
+    `counts`, `unsent`, `delivered` and `oldestWaitingSeconds` are null where the journal cannot be
+    read; the last one also where nothing waits.
+    """
+    return {
+        "version": snapshot.version,
+        "store": snapshot.store,
+        "till": snapshot.till,
+        "configHash": snapshot.config_hash,
+        "startedAt": to_text(snapshot.started_at),
+        "uptimeSeconds": round(snapshot.uptime_s),
+        "now": to_text(snapshot.now),
+        "verdict": {
+            "level": snapshot.verdict.level,
+            "sentence": snapshot.verdict.sentence,
+            "canAccept": snapshot.verdict.can_accept,
+        },
+        "link": _line_json(snapshot.link),
+        "sftp": _line_json(snapshot.sftp) if snapshot.sftp else None,
+        "counts": _counts_json(snapshot),
+        "unsent": snapshot.unsent,
+        "delivered": snapshot.delivered,
+        "oldestWaitingSeconds": _rounded(snapshot.oldest_waiting_s),
+        "routes": {
+            route.value: {"state": found.state, "reason": found.reason}
+            for route, found in snapshot.routes.items()
+        },
+        "batches": [_batch_json(batch) for batch in snapshot.batches],
+        "needsPerson": [
+            {"what": need.what, "whatToDo": need.what_to_do, "count": need.count}
+            for need in snapshot.needs_person
+        ],
+        "journal": {
+            "problem": snapshot.storage.write_problem or snapshot.storage.read_problem,
+            "full": snapshot.storage.is_full,
+            "freeBytes": snapshot.storage.free_bytes,
+            "sqliteVersion": snapshot.storage.sqlite_version,
+            "encrypted": snapshot.storage.is_encrypted,
+        },
+        "lastDelivery": snapshot.last_delivery,
+    }
+
+
+def _rounded(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds)
+
+
+def _counts_json(snapshot: Snapshot) -> dict[str, int] | None:
+    if snapshot.counts is None:
+        return None
+    return {state.value: count for state, count in snapshot.counts.items()}
+
+
+def _line_json(line: Line) -> dict[str, str | None]:
+    return {
+        "state": line.state,
+        "since": to_text(line.since),
+        "reason": line.reason,
+        "heardAt": _text(line.heard_at),
+    }
+
+
+def _batch_json(batch: OpenBatch) -> dict[str, Any]:
+    return {
+        "name": batch.name,
+        "state": batch.state,
+        "contacts": batch.contacts,
+        "attempts": batch.attempts,
+        "error": batch.error,
+        "sealedAt": to_text(batch.sealed_at),
+        "uploadedAt": _text(batch.uploaded_at),
+    }
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else to_text(moment)

@@ -1,0 +1,202 @@
+"""A real journal on disk, clocks that stand still, and fakes for what delivery hands in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import config as configuration
+from agent.change import Change, Fault, Kind, Payload, Route
+from agent.clock import to_text
+from agent.journal import changes, driver, states
+from agent.journal.changes import Attempt, Request, Settlement
+from agent.journal.database import Database
+from agent.journal.journal import Journal
+from agent.status.snapshot import Observer
+
+NOON = datetime(2026, 11, 21, 11, 0, tzinfo=UTC)  # 12:00 in Stockholm
+TOML = """
+[store]
+id = "0042"
+till = "3"
+[engage]
+base_url = "https://acme.voyado.com"
+[journal]
+path = "journal.db"
+[sftp]
+host = "ftp.voyado.com"
+username = "acme"
+password_file = "sftp_password"
+known_hosts_file = "known_hosts"
+directory = "/import"
+"""
+
+
+class FakeClock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.wall = NOON
+        self.ticks = 1000.0
+
+    def now(self) -> datetime:
+        return self.wall
+
+    def monotonic(self) -> float:
+        return self.ticks
+
+    def pass_by(self, seconds: float) -> None:
+        self.wall += timedelta(seconds=seconds)
+        self.ticks += seconds
+
+
+@dataclass
+class FakeLink:
+    state: str = "online"
+    since: datetime = NOON
+    reason: str | None = None
+    heard_at: datetime | None = None
+
+
+@dataclass
+class FakeGate:
+    state: str = "running"
+    reason: str | None = None
+
+
+@dataclass
+class Till:
+    """What a test turns: the parts around an observer."""
+
+    config: configuration.Config
+    clock: FakeClock
+    journal: Journal
+    link: FakeLink = field(default_factory=FakeLink)
+    sftp: FakeLink = field(default_factory=FakeLink)
+    gates: dict[Route, FakeGate] = field(
+        default_factory=lambda: {route: FakeGate() for route in Route}
+    )
+    problems: list[str] = field(default_factory=list)
+    last_delivery: str | None = None
+
+    def observer(self) -> Observer:
+        return Observer(
+            self.config,
+            self.journal,
+            self.clock,
+            self.link,
+            self.sftp,
+            self.gates,
+            problems=lambda: self.problems,
+            last_delivery=lambda: self.last_delivery,
+        )
+
+    async def sign_up(self, email: str) -> Change:
+        request = Request(
+            kind=Kind.CREATE,
+            payload=Payload({"email": email, "firstName": "Sigrid"}, contact_type="Member"),
+            target=None,
+            contact_key="email",
+            fingerprint=email,
+            token_name="pos",
+            idempotency_key=None,
+            dedupe_window_s=0,
+            now=self.clock.now(),
+            now_text=to_text(self.clock.now()),
+        )
+        return (await self.journal.record(request)).change
+
+    async def settle(self, change: Change, move: states.Move, fault: Fault | None = None) -> None:
+        claim = await self.journal.claim(change.contact.lane)
+        assert claim is not None
+        now = to_text(self.clock.now())
+        outcome = "delivered" if fault is None else "rejected"
+        attempt = Attempt(Route.API, outcome, now, now)
+        await self.journal.settle(claim, Settlement(move, attempt, fault=fault))
+
+    async def deliver(self, change: Change) -> None:
+        await self.settle(change, states.DELIVER)
+
+    async def reject(self, change: Change, message: str) -> None:
+        await self.settle(change, states.REJECT, Fault("ValidationError", message))
+
+    async def seal(self, name: str, sealed: Change) -> None:
+        await self.journal.write(partial(_seal, name=name, change=sealed, now=self._now()))
+
+    async def upload(self, name: str) -> None:
+        from agent.journal import batches
+
+        await self.journal.write(partial(batches.note_uploaded, name=name, now=self._now()))
+
+    async def take_in(self, name: str, verify: str) -> None:
+        from agent.journal import batches
+
+        await self.journal.write(
+            partial(batches.note_imported, name=name, now=self._now(), verify=verify)
+        )
+
+    def _now(self) -> str:
+        return to_text(self.clock.now())
+
+
+def _seal(db: Any, *, name: str, change: Change, now: str) -> None:
+    from agent.journal import batches
+
+    number = batches.next_number(db)
+    member = batches.Member(
+        lane=change.contact.lane,
+        contact_id=None,
+        contact_type="Member",
+        key_value=None,
+        changes=changes.open_of_lane(db, change.contact.lane),
+    )
+    batches.seal(db, number, name, with_id=False, members=[member], now=now)
+    batches.note_written(db, number)
+
+
+@pytest.fixture(autouse=True)
+def stockholm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give the till a time zone that is not UTC."""
+    monkeypatch.setenv("TZ", "Europe/Stockholm")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+async def till(tmp_path: Path) -> AsyncIterator[Till]:
+    (tmp_path / "agent.toml").write_text(TOML)
+    config = configuration.load(tmp_path / "agent.toml")
+    clock = FakeClock()
+    database = Database(config.journal.path, driver.plain())
+    # A test machine's disk may be fuller than the default allows.
+    journal = Journal(database, clock, min_free_mb=0)
+    await journal.open()
+    yield Till(config, clock, journal)
+    await journal.close()
+
+
+Client = Callable[[Observer], Awaitable[Any]]
+
+
+@pytest.fixture
+def serve(aiohttp_client: Any) -> Client:
+    """Give a client of an application with the calls of an observer."""
+    from aiohttp import web
+
+    from agent.status.calls import routes
+
+    async def start(observer: Observer) -> Any:
+        application = web.Application()
+        application.add_routes(routes(observer))
+        return await aiohttp_client(application)
+
+    return start
