@@ -1,0 +1,39 @@
+#!/bin/sh
+# Install the programs that the system tests drive, as far as they are missing.
+set -eu
+
+# Where sshd lives, also for those who are not root.
+PATH=$PATH:/usr/sbin:/sbin
+
+missing=
+need() { # program, package
+    command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+need sshd openssh-server
+need chromium chromium
+need systemd-analyze systemd
+need systemd-nspawn systemd-container
+need debootstrap debootstrap
+
+if [ -z "$missing" ]; then
+    exit 0
+fi
+if [ "$(id -u)" -eq 0 ]; then
+    as_root=
+elif command -v sudo >/dev/null 2>&1; then
+    as_root="sudo"
+else
+    echo "The system tests need$missing, and only root can install that." \
+        "Ask root for: apt-get install$missing" >&2
+    exit 1
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "The system tests need$missing. Install that with this machine's own package manager." >&2
+    exit 1
+fi
+echo "Installing for the system tests:$missing"
+$as_root apt-get -qq update
+# What apt tells of its progress is of no use here; what goes wrong comes on the other stream.
+# shellcheck disable=SC2086 # one word per package
+$as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq install --yes --no-install-recommends $missing >/dev/null
