@@ -14,7 +14,7 @@ from agent import events
 from agent.change import Change
 from agent.clock import Clock, to_text
 from agent.contact import new_id
-from agent.errors import JournalFull, JournalUnavailable
+from agent.errors import IntakeError, JournalError, JournalFull, JournalUnavailable
 from agent.journal import batches, changes, marker
 from agent.journal.database import Database
 from agent.journal.driver import Connection
@@ -64,10 +64,12 @@ class Journal:
     def _start(self, db: Connection) -> int:
         machine = _machine_boot()
         known = db.execute("SELECT value FROM meta WHERE name = 'machine_boot'").fetchone()
-        if known is None or known["value"] != machine:
+        if machine is None or known is None or known["value"] != machine:
             changes.forget_waits(db)
             batches.forget_waits(db)
-            db.execute("INSERT OR REPLACE INTO meta VALUES ('machine_boot', ?)", (machine,))
+            db.execute(
+                "INSERT OR REPLACE INTO meta VALUES ('machine_boot', ?)", (machine or "unknown",)
+            )
         doubted = 0
         if marker.is_restored(marker.read(self._mark_path), marker.of(db)):
             doubted = marker.doubt_everything(db)
@@ -87,7 +89,7 @@ class Journal:
 
     async def close(self) -> None:
         """Finish what was begun and close the file."""
-        with contextlib.suppress(JournalUnavailable):
+        with contextlib.suppress(JournalError, IntakeError):
             await self.leave_mark()
         await self.database.close()
 
@@ -166,8 +168,8 @@ class Journal:
         return await self.read(partial(changes.totals, verifies=self.verifies))
 
 
-def _machine_boot() -> str:
+def _machine_boot() -> str | None:
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:
-        return "unknown"
+        return None  # then every start counts as one of the machine: waits are only shortened

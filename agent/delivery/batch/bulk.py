@@ -2,9 +2,9 @@
 
 POST and PATCH /api/v3/contacts/bulk take a JSON array of contacts of one type, at most 4,000, and
 only queue it: any 2xx means queued, nothing more (Engage's docs, "Bulk contacts API"). What became
-of each contact is looked up afterwards, as after a file. A call whose answer was lost is sent
-again: a create whose key exists by then is not made twice, and an update sets the same values while
-its lane waits.
+of each contact is looked up afterwards, as after a file. A call whose answer was lost may have
+been queued: an update is simply sent again, because it sets the same values while its lane waits; a
+create is looked up first, and only who is not found is sent again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -20,6 +21,7 @@ from agent import events
 from agent.change import Kind
 from agent.clock import Clock, to_text
 from agent.config import Config
+from agent.contact import Key, keys_of
 from agent.delivery.batch.sealer import Sealer, element_of
 from agent.delivery.retry import next_wait
 from agent.errors import JournalError, NotAuthorised, RouteError
@@ -32,6 +34,8 @@ MOST_CONTACTS = 4000
 _TICK_S = 1.0
 _PAGE = 500
 
+# Keys, contact type → Engage's GUID or None. Raises RouteErrors.
+LookUp = Callable[[Sequence[Key], str | None], Awaitable[str | None]]
 # Method, contact type, contacts → Engage's answer as text. Raises RouteErrors.
 Send = Callable[[str, str, Sequence[Mapping[str, Any]]], Awaitable[str]]
 
@@ -45,6 +49,7 @@ class BulkUploader:
         journal: Journal,
         sealer: Sealer,
         send: Send,
+        look_up: LookUp,
         is_open: Callable[[], bool],
         clock: Clock,
     ) -> None:
@@ -52,6 +57,7 @@ class BulkUploader:
         self._journal = journal
         self._sealer = sealer
         self._send = send
+        self._look_up = look_up
         self._is_open = is_open  # the API's line and both routes
         self._clock = clock
         self.imported = asyncio.Event()
@@ -114,6 +120,8 @@ class BulkUploader:
             read = partial(batches.entries, number=batch.number, start=start, limit=_PAGE)
             page = await self._journal.read(read)
             for entry in page:
+                if _creates(entry) and batch.attempts:
+                    entry = await self._looked_up(entry)
                 method = "POST" if _creates(entry) else "PATCH"
                 body = body_of(entry, self._config.engage.contact_key)
                 groups.setdefault((method, entry.contact_type), []).append(body)
@@ -121,6 +129,12 @@ class BulkUploader:
                 break
             start = page[-1].position + 1
         return [(call, part) for call, bodies in groups.items() for part in _parts(bodies)]
+
+    async def _looked_up(self, entry: Entry) -> Entry:
+        """Find out whether an earlier call whose answer was lost has made this contact."""
+        attributes = element_of(entry, self._config.engage.contact_key).attributes
+        found = await self._look_up(keys_of(attributes), entry.contact_type)
+        return replace(entry, contact_id=found)
 
     async def _put_off(self, batch: Batch, error: RouteError) -> None:
         self._tries += 1
