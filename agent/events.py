@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import traceback
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -33,7 +34,9 @@ def mask(text: str) -> str:
 
 def _mask_event(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name, value in tuple(event.items()):
-        if value is None:
+        if name == "exception" and isinstance(value, BaseException):
+            event[name] = mask("".join(traceback.format_exception(value)))
+        elif value is None:
             del event[name]
         elif name not in FIELDS:
             event[name] = "[masked]"

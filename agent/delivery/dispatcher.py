@@ -22,7 +22,7 @@ from agent.delivery.engage.steps import Courier
 from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link, LinkState
 from agent.delivery.outcome import Outcome, Result
-from agent.delivery.retry import next_wait
+from agent.delivery.retry import backlog_after, next_wait
 from agent.errors import AgentError, ForbiddenMove, JournalError, RouteError
 from agent.journal import changes, states
 from agent.journal.changes import Attempt, Claim, Settlement
@@ -30,9 +30,7 @@ from agent.journal.journal import Journal
 
 # Calls under way at the same time. A slow line does not get faster by asking more of it.
 _FRESH_AT_ONCE = 8
-_BACKLOG_AT_ONCE = 4
-# The longest window in which the backlog starts, in intervals of link.probe_s: 5 minutes as usual.
-_START_WINDOW = 20
+BACKLOG_AT_ONCE = 4
 # How often due times are looked at when nobody rings.
 _TICK_S = 0.5
 # At the end calls under way get so long: a clear answer now saves a look-up after the next start.
@@ -132,15 +130,16 @@ class Dispatcher:
         while self._journal.news.fresh and self._fresh_count < _FRESH_AT_ONCE:
             self._start(self._journal.news.fresh.popleft(), person=True)
         if self._clock.monotonic() >= self._backlog_from:
-            await self._start_backlog(_BACKLOG_AT_ONCE - (len(self._busy) - self._fresh_count))
+            await self._start_backlog(BACKLOG_AT_ONCE - (len(self._busy) - self._fresh_count))
 
     def _note_return(self) -> None:
         """After an outage begin at a random moment: thousands of tills share one key."""
         if self.link.returns != self._returns:
             self._returns = self.link.returns
-            window = min(self.link.last_outage_s / 2, _START_WINDOW * self._config.link.probe_s)
             self._client.pace.begin_slowly()
-            self._backlog_from = self._clock.monotonic() + random.uniform(0, window)  # noqa: S311
+            self._backlog_from = self._clock.monotonic() + backlog_after(
+                self.link.last_outage_s, self._config.link.probe_s, random.uniform
+            )
 
     async def _start_backlog(self, room: int) -> None:
         if room <= 0:

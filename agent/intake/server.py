@@ -61,8 +61,6 @@ _TITLES = {
     507: "Disk full",
 }
 
-REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
-
 
 def problem(
     code: str,
@@ -79,6 +77,7 @@ def problem(
     example validationErrors: [{field, code, message}].
     """
     status = status or STATUS_OF.get(code, 422)
+    request_id = new_id()
     body: dict[str, Any] = {
         "type": f"urn:till-agent:error:{code}",
         "title": _TITLES.get(status, "Error"),
@@ -87,13 +86,14 @@ def problem(
         "instance": request.path,
         "errorCode": code,
         "message": detail,
-        "requestId": request.get(REQUEST_ID, ""),
+        "requestId": request_id,
         **(more or {}),
     }
     answer = web.json_response(
         body, status=status, content_type="application/problem+json", headers=headers
     )
     answer.headers["Cache-Control"] = "no-store"
+    answer.headers["Request-Id"] = request_id
     return answer
 
 
@@ -119,7 +119,6 @@ def problem_of(error: AgentError, request: web.Request) -> web.Response:
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn everything that goes wrong into a problem+json answer, the framework's own included."""
-    request[REQUEST_ID] = new_id()
     try:
         answer = await handler(request)
     except AgentError as error:
@@ -140,7 +139,12 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         if error.status < 400:
             raise
         answer = problem("MalformedRequest", error.reason, request, status=error.status)
-    except (ConnectionError, asyncio.IncompleteReadError, TimeoutError) as error:
+    except (
+        ConnectionError,
+        asyncio.IncompleteReadError,
+        TimeoutError,
+        web.RequestPayloadError,  # broken chunks, or packed and not to be unpacked
+    ) as error:
         # The POS went away, or sends too slowly: nothing was stored, and nobody may be listening.
         events.log().info("request_broken", error=type(error).__name__)
         answer = problem("MalformedRequest", "The request did not arrive whole.", request)
@@ -152,8 +156,6 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
             "the same Idempotency-Key.",
             request,
         )
-    if not answer.prepared:
-        answer.headers.setdefault("Request-Id", request[REQUEST_ID])
     return answer
 
 
@@ -164,8 +166,11 @@ async def read_body(request: web.Request) -> bytes:
     """
     if (request.content_length or 0) > BODY_LIMIT:
         raise web.HTTPRequestEntityTooLarge(BODY_LIMIT, request.content_length or 0)
-    async with asyncio.timeout(BODY_S):
-        body = await request.read()
+    if request.content.is_eof():
+        body = await request.read()  # it is here already: nothing to wait for
+    else:
+        async with asyncio.timeout(BODY_S):
+            body = await request.read()
     if len(body) > BODY_LIMIT:
         raise web.HTTPRequestEntityTooLarge(BODY_LIMIT, len(body))
     return body

@@ -113,6 +113,7 @@ _SEQUENCE = "SELECT coalesce(max(number), 0) + 1 AS n FROM batches"
 _INSERT = """
 INSERT INTO batches (number, name, state, with_id, contacts, sealed_at)
 VALUES (?, ?, 'sealed', ?, ?, ?)"""
+_NOTHING_TO_SEND = "UPDATE batches SET state = 'settled', settled_at = ? WHERE number = ?"
 _INSERT_MEMBER = """
 INSERT INTO batch_contacts (batch, position, lane, contact_id, contact_type, key_value)
 VALUES (?, ?, ?, ?, ?, ?)"""
@@ -121,6 +122,8 @@ SELECT 1 FROM contacts co
  WHERE co.lane = :lane AND co.joined IS NULL AND co.contact_id IS :contact_id
    AND NOT EXISTS (SELECT 1 FROM changes e WHERE e.lane = :lane AND e.holds = 1
          AND (e.seq < :seq OR e.state IN ('sending', 'batched', 'uploaded', 'imported')))"""
+_STILL_WAITING = """
+SELECT 1 FROM changes WHERE seq = ? AND lane = ? AND state = 'waiting' AND unknown = 0"""
 _PUT_IN = """
 UPDATE changes SET state = 'batched', route = 'file', batch = ?, due = 0, due_at = NULL,
   error = NULL WHERE seq = ? AND state = 'waiting' AND unknown = 0"""
@@ -156,6 +159,8 @@ def seal(
         for change in member.changes:
             done = db.execute(_PUT_IN, (number, change.seq))
             changes.check_moved(done.rowcount, change, states.SEAL)
+    if not idle:
+        db.execute(_NOTHING_TO_SEND, (now, number))
     return get(db, name)
 
 
@@ -165,7 +170,10 @@ def _is_still_idle(db: Connection, member: Member) -> bool:
         "contact_id": member.contact_id,
         "seq": member.changes[0].seq,
     }
-    return db.execute(_STILL_IDLE, parameters).fetchone() is not None
+    return db.execute(_STILL_IDLE, parameters).fetchone() is not None and all(
+        db.execute(_STILL_WAITING, (change.seq, member.lane)).fetchone() is not None
+        for change in member.changes
+    )
 
 
 _LEAVE_OUT = """

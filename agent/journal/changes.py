@@ -85,10 +85,16 @@ def record(db: Connection, request: Request) -> Recorded:
     if request.idempotency_key is not None and (replay := _replay(db, request)):
         return Recorded(replay, replayed=True)
     keys = keys_of(request.payload.attributes)
-    contact = _contact_for(db, request, keys)
+    contact = _known_contact(db, request, keys)
+    if contact is None:
+        contact = contacts.add(
+            db, contact_id=None, contact_type=request.payload.contact_type, now=request.now_text
+        )
+        return Recorded(_insert(db, request, contact, keys, leaps=False))
     if request.idempotency_key is None and (repeat := _repeat(db, request, contact.lane)):
         return Recorded(repeat, repeated=True)
-    return Recorded(_insert(db, request, contact, keys))
+    leaps = request.kind is Kind.CREATE and _is_held_by_rejected_create(db, contact.lane)
+    return Recorded(_insert(db, request, contact, keys, leaps=leaps))
 
 
 def _replay(db: Connection, request: Request) -> Change | None:
@@ -114,18 +120,18 @@ def _repeat(db: Connection, request: Request, lane: int) -> Change | None:
     return find(db, row["id"])
 
 
-def _contact_for(db: Connection, request: Request, keys: Sequence[Key]) -> Contact:
+def _known_contact(db: Connection, request: Request, keys: Sequence[Key]) -> Contact | None:
     if request.target is not None:
         return contacts.for_target(db, request.target, request.now_text)
     for key in keys:
         if key.name == request.contact_key and (known := contacts.find_by_key(db, key)):
             return known
-    return contacts.add(
-        db, contact_id=None, contact_type=request.payload.contact_type, now=request.now_text
-    )
+    return None
 
 
-def _insert(db: Connection, request: Request, contact: Contact, keys: Sequence[Key]) -> Change:
+def _insert(
+    db: Connection, request: Request, contact: Contact, keys: Sequence[Key], *, leaps: bool
+) -> Change:
     payload = request.payload.to_json()
     change_id = new_id()
     seq = db.execute(
@@ -140,7 +146,7 @@ def _insert(db: Connection, request: Request, contact: Contact, keys: Sequence[K
             request.token_name,
             request.idempotency_key,
             request.now_text,
-            request.kind is Kind.CREATE and _is_held_by_rejected_create(db, contact.lane),
+            leaps,
         ),
     ).fetchone()["seq"]
     contacts.put_keys(db, contact.lane, keys, seq)

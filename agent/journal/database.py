@@ -213,17 +213,27 @@ class Database:
 
     def _commit_together(self, db: Connection, works: list[Work[Any]]) -> list[Any]:
         db.execute("BEGIN IMMEDIATE")
-        answers: list[Any] = []
+        run = self._run_alone if len(works) == 1 else self._run_unit
         try:
-            for work in works:
-                answers.append(self._run_unit(db, work))
-            db.execute("COMMIT")
+            answers = [run(db, work) for work in works]
+            if db.in_transaction:
+                db.execute("COMMIT")
         except BaseException:
             # After "disk full" SQLite may have rolled back already; a blind one would hide why.
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
         return answers
+
+    def _run_alone(self, db: Connection, work: Work[T]) -> T | _Failed:
+        """Run a unit that has no neighbours: it needs no savepoint of its own."""
+        try:
+            return work(db)
+        except Exception as error:
+            if not db.in_transaction or self._is_fatal(error):
+                raise
+            db.execute("ROLLBACK")
+            return _Failed(self._translate(error))
 
     def _run_unit(self, db: Connection, work: Work[T]) -> T | _Failed:
         db.execute("SAVEPOINT unit")
@@ -263,7 +273,8 @@ class Database:
     # --- reading ------------------------------------------------------------------------------
 
     async def read(self, work: Work[T]) -> T:
-        """Run a short read on the second connection. Sees what was committed before the call.
+        """Run a short read on the second connection. Sees what was committed before the call, and
+        all of its statements see the same moment.
 
         Raises JournalUnavailable when the file cannot be read.
         """
@@ -271,11 +282,20 @@ class Database:
             if self._reader is None:
                 raise JournalUnavailable
             try:
-                return await self._reader.run(work)
+                return await self._reader.run(lambda db: _at_one_moment(db, work))
             except self.driver.module.Error as error:
                 raise JournalUnavailable(
                     f"The journal cannot be read ({error}). What was answered before is safe."
                 ) from error
+
+
+def _at_one_moment(db: Connection, work: Work[T]) -> T:
+    db.execute("BEGIN")
+    try:
+        return work(db)
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 async def _close_all(*connections: _Connection | None) -> None:

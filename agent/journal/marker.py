@@ -59,9 +59,9 @@ def of(db: Connection) -> Mark:
     else:
         journal = row["value"]
     # Highest ever given, pruned ones included.
-    seq = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'").fetchone()
-    attempt = db.execute("SELECT max(number) AS n FROM attempts").fetchone()
-    return Mark(journal, seq["seq"] if seq else 0, attempt["n"] or 0)
+    rows = db.execute("SELECT name, seq FROM sqlite_sequence")
+    last = {row["name"]: row["seq"] for row in rows}
+    return Mark(journal, last.get("changes", 0), last.get("attempts", 0))
 
 
 def refuse_lost(path: Path, journal: Path) -> None:

@@ -204,7 +204,10 @@ class Observer:
 async def _asked(answer: Awaitable[T]) -> tuple[T | None, str | None]:
     """Wait a little for the journal; give what it said, or why it said nothing."""
     try:
-        return await asyncio.wait_for(answer, _PATIENCE_S), None
+        # Not wait_for(): before Python 3.12 it loses a cancellation that comes with the answer, and
+        # the agent would never stop.
+        async with asyncio.timeout(_PATIENCE_S):
+            return await answer, None
     except Overloaded:
         return None, None  # at work, and the next moment will do
     except TimeoutError:

@@ -51,6 +51,7 @@ class Sealer:
         self._link = link
         self._clock = clock
         self._returns = 0
+        self._sealing = asyncio.Lock()  # a person may ask for it while the loop does it too
         self._eligible_since: float | None = None  # monotonic: when the oldest was first seen
         self.written = asyncio.Event()  # a file is ready to go up
         self.problem: str | None = None  # why files cannot be written, for the page
@@ -63,7 +64,8 @@ class Sealer:
                 if not swept:
                     await asyncio.to_thread(self._sweep, await self._names_in_use())
                     swept = True
-                await self._write_sealed()
+                async with self._sealing:
+                    await self._write_sealed()
                 await self._seal_what_is_due()
                 self.problem = None
             except AgentError as error:
@@ -137,6 +139,10 @@ class Sealer:
         Contacts with Engage's GUID and contacts without never share a file: one GUID changes how
         the whole file is read (Engage's docs, "Contact XML import").
         """
+        async with self._sealing:
+            return await self._seal_all(used_up, why)
+
+    async def _seal_all(self, used_up: int, why: str) -> int:
         self._eligible_since = None
         made = 0
         groups: dict[bool, list[Member]] = {True: [], False: []}

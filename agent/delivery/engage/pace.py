@@ -7,14 +7,19 @@ from collections import deque
 
 from agent.clock import Clock
 
-# A rate halved often must still let something through, or nothing would ever make it grow again.
-_SLOWEST = 0.1
+# What people do by hand is never slower than this: it is little, and they are waiting.
+_SLOWEST = 1.0
 # The backlog may become much slower: 2,000 tills that share 50 calls a second have 0.025 each.
-_SLOWEST_BACKLOG = 0.01
-# Growth per answered call: from half back to full in about seven calls.
-_GROWTH = 1.1
-# After an outage the backlog begins at this part of its rate.
-_SLOW_START = 0.1
+_SLOWEST_BACKLOG = 0.02
+# What a 429 leaves of the rates, and their growth with each answered call. At a limit that many
+# tills share these decide how often it is overstepped, and how soon tills that are left alone
+# become fast again: docs/decisions/0010.
+_CUT = 0.5
+_BACKLOG_CUT = 0.25
+_GROWTH = 0.1
+_BACKLOG_GROWTH = 0.03
+# After an outage the backlog begins at this part of its rate, and grows fast until the first 429.
+_SLOW_START = 0.025
 
 
 class Pace:
@@ -26,6 +31,7 @@ class Pace:
         self._backlog_full = min(backlog_per_s, per_s)
         self.share = 1.0  # halved by each 429, grown again by answers
         self.backlog_share = 1.0  # the same for the backlog, which also begins slowly
+        self._backlog_growth = _GROWTH
         self._tokens = max(1.0, per_s)
         self._backlog_tokens = 1.0
         self._filled_at = clock.monotonic()
@@ -36,7 +42,7 @@ class Pace:
     @property
     def per_s(self) -> float:
         """Give the rate in force, in calls per second."""
-        return max(_SLOWEST, self._full * self.share)
+        return max(min(_SLOWEST, self._full), self._full * self.share)
 
     @property
     def backlog_per_s(self) -> float:
@@ -51,19 +57,22 @@ class Pace:
         await turn
 
     def throttled(self) -> None:
-        """Engage said 429: go at half the rate."""
-        self.share = max(self.share / 2, _SLOWEST / self._full)
-        self.backlog_share = max(self.backlog_share / 2, _SLOWEST_BACKLOG / self._backlog_full)
+        """Engage said 429: go at half the rate, and the backlog at a quarter."""
+        self.share = max(self.share * _CUT, min(1.0, _SLOWEST / self._full))
+        slowest = min(1.0, _SLOWEST_BACKLOG / self._backlog_full)
+        self.backlog_share = max(self.backlog_share * _BACKLOG_CUT, slowest)
+        self._backlog_growth = _BACKLOG_GROWTH
         self._tokens = min(self._tokens, 0.0)
 
     def answered(self) -> None:
         """Engage took a call: grow towards the full rate again."""
-        self.share = min(1.0, self.share * _GROWTH)
-        self.backlog_share = min(1.0, self.backlog_share * _GROWTH)
+        self.share = min(1.0, self.share * (1 + _GROWTH))
+        self.backlog_share = min(1.0, self.backlog_share * (1 + self._backlog_growth))
 
     def begin_slowly(self) -> None:
         """The line is back, and with it perhaps a whole chain's tills."""
         self.backlog_share = min(self.backlog_share, _SLOW_START)
+        self._backlog_growth = _GROWTH
 
     def _fill(self) -> None:
         now = self._clock.monotonic()

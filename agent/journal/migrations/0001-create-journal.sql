@@ -93,7 +93,7 @@ CREATE UNIQUE INDEX changes_by_idempotency_key ON changes (token_name, idempoten
   WHERE idempotency_key IS NOT NULL;
 
 CREATE TABLE attempts (
-  number     INTEGER PRIMARY KEY,
+  number     INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given again, even after pruning
   change     INTEGER NOT NULL REFERENCES changes (seq) ON DELETE CASCADE,
   route      TEXT NOT NULL CHECK (route IN ('api', 'file')),
   outcome    TEXT NOT NULL CHECK (outcome IN
@@ -126,6 +126,24 @@ CREATE TABLE batch_contacts (
 
 CREATE INDEX batch_contacts_by_lane ON batch_contacts (lane);
 CREATE INDEX batch_contacts_open ON batch_contacts (batch, due) WHERE settled = 0;
+
+-- Engage's answers to reads, and what a POS was shown of them. Personal data; bounded in number and
+-- age. `fetched` is on the clock that does not jump, of the start of the machine that `boot` names.
+CREATE TABLE served (
+  shelf      TEXT NOT NULL CHECK (shelf IN ('contact', 'purchases', 'promotions', 'shown')),
+  name       TEXT NOT NULL,               -- contactId, query or ETag
+  contact    TEXT NOT NULL,               -- whose: GUID or ref
+  body       TEXT NOT NULL,               -- JSON
+  told       INTEGER NOT NULL,            -- the last attempt before it was asked for
+  fetched    REAL NOT NULL,
+  fetched_at TEXT NOT NULL,
+  boot       TEXT NOT NULL,
+  used       INTEGER NOT NULL,            -- order of use; the least used go first
+  PRIMARY KEY (shelf, name)
+) STRICT;
+
+CREATE INDEX served_by_contact ON served (contact);
+CREATE INDEX served_by_use ON served (shelf = 'shown', used);
 
 -- Kept, not counted: a million open changes must not slow a status page down.
 CREATE TABLE counts (

@@ -1,0 +1,102 @@
+"""Whose certificate is accepted, and what the page says of one that is not."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from world import World, eventually, lay_till
+
+from agent.sandbox import Sandbox
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+
+VERA = "vera@example.test"
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    """A folder with `ca.pem`, and `right.pem` and `wrong.pem` signed by it with their keys."""
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl(
+        folder,
+        *("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2"),
+        *("-subj", "/CN=Test authority", "-addext", "keyUsage=critical,keyCertSign"),
+    )
+    for name, names in (("right", "IP:127.0.0.1"), ("wrong", "DNS:engage.example.test")):
+        (folder / f"{name}.ext").write_text(f"subjectAltName={names}\n")
+        openssl(
+            folder,
+            *("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr"),
+            *("-subj", f"/CN={name}"),
+        )
+        openssl(
+            folder,
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
+            *("-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext", "-out", f"{name}.pem"),
+        )
+    return folder
+
+
+@pytest.fixture
+async def world(
+    request: pytest.FixtureRequest,
+    authority: Path,
+    tmp_path: Path,
+    session: aiohttp.ClientSession,
+) -> AsyncIterator[World]:
+    """An agent in front of an Engage that speaks https: `(certificate, engage settings)`."""
+    certificate, trusts = request.param
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority / f"{certificate}.pem", authority / f"{certificate}.key")
+    engage: dict[str, Any] = {"ca_file": str(authority / "ca.pem")} if trusts else {}
+    async with Sandbox(tmp_path / "sandbox", import_every_s=0, tls=context) as sandbox:
+        till = lay_till(
+            sandbox, tmp_path / "till", {"engage": engage, "fallback": {"seal_after_s": 3600}}
+        )
+        running = World(sandbox, till, session)
+        await running.start()
+        yield running
+        await running.stop()
+
+
+@pytest.mark.parametrize("world", [("right", True)], indirect=True)
+async def test_certificate_of_an_authority_named_in_the_settings_is_accepted(world: World) -> None:
+    await world.pos.until(await world.pos.create(), "delivered")
+
+    world.sandbox.down()
+    change_id = await world.pos.create("per@example.test")
+    await world.pos.tried(change_id)
+    world.sandbox.up()
+    await world.pos.until(change_id, "delivered")
+
+
+@pytest.mark.parametrize("world", [("right", False), ("wrong", True)], indirect=True)
+async def test_certificate_that_is_not_accepted_sends_nothing_and_is_said_in_words(
+    world: World,
+) -> None:
+    change_id = await world.pos.create()
+
+    change = await world.pos.tried(change_id, 2)
+    attempt = change["attempts"][0]
+    assert (attempt["outcome"], attempt["code"]) == ("deferred", "Unreachable")
+    assert change["unknown"] is False
+
+    async def offline() -> str | None:
+        link = (await world.pos.status())["link"]
+        return str(link["reason"]) if link["state"] == "offline" else None
+
+    assert "certificate" in await eventually(offline, "the link is offline")
+    assert world.sandbox.requests == []

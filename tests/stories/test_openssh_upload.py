@@ -1,0 +1,94 @@
+"""The whole agent, with OpenSSH's own server between it and the import."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from getpass import getuser
+from pathlib import Path
+
+import aiohttp
+import pytest
+from world import World, eventually, lay_till
+
+from agent.sandbox import Sandbox
+
+sys.path.append(str(Path(__file__).parents[1] / "routes"))
+
+from openssh import OpenSsh, find_sshd
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(find_sshd() is None, reason="OpenSSH's sshd is not installed"),
+]
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[OpenSsh]:
+    server = OpenSsh(tmp_path / "sshd")
+    server.start()
+    yield server
+    server.stop()
+
+
+async def until_whole(folder: Path) -> list[Path]:
+    return list(await eventually(lambda: list(folder.glob("*_contacts.xml")), "it went up"))
+
+
+@pytest.fixture
+async def world(
+    sandbox: Sandbox, sshd: OpenSsh, session: aiohttp.ClientSession, tmp_path: Path
+) -> AsyncIterator[World]:
+    """An agent whose Engage is the sandbox's, and whose SFTP server is OpenSSH's."""
+    pin = sshd.host_key("ed25519")
+    till = lay_till(
+        sandbox,
+        tmp_path / "till",
+        {"sftp": {"private_key_file": str(sshd.user_key), "timeout_s": 10}},
+        sftp_port=sshd.port,
+        sftp_username=getuser(),
+        sftp_directory=str(sshd.folder),
+        host_key_line=f"[127.0.0.1]:{sshd.port} {pin.algorithm} {pin.base64}",
+    )
+    lines = till.config_path.read_text("utf-8").splitlines(keepends=True)
+    till.config_path.write_text(
+        "".join(line for line in lines if not line.startswith("password_file")), "utf-8"
+    )
+    running = World(sandbox, till, session)
+    await running.start()
+    yield running
+    await running.stop()
+
+
+async def test_outage_ends_confirmed_by_way_of_a_real_sshd(world: World, sshd: OpenSsh) -> None:
+    world.sandbox.down()
+    changes = [await world.pos.create(f"vera{number}@example.test") for number in range(25)]
+    (file,) = await until_whole(sshd.folder)
+    for change_id in changes:
+        await world.pos.until(change_id, "uploaded")
+    sshd.end_sessions()
+
+    # The importer: takes the file from the real server's folder to the sandbox's.
+    file.replace(world.sandbox.import_path / file.name)
+    assert await world.sandbox.import_now() == 1
+    world.sandbox.up()
+
+    for change_id in changes:
+        await world.pos.until(change_id, "confirmed")
+    assert world.sandbox.counts()["duplicates"] == 0
+    assert list(sshd.folder.iterdir()) == []
+    assert list((world.till.folder / "spool").iterdir()) == []
+
+
+async def test_file_waits_for_an_sshd_that_is_down_and_goes_up_when_it_is_back(
+    world: World, sshd: OpenSsh
+) -> None:
+    sshd.stop()
+    world.sandbox.down()
+    change_id = await world.pos.create()
+    await world.pos.until(change_id, "batched")
+
+    sshd.start()
+
+    await until_whole(sshd.folder)
+    assert (await world.pos.until(change_id, "uploaded"))["route"] == "file"
