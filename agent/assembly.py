@@ -33,7 +33,7 @@ from agent.delivery.engage.pace import Pace
 from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link, LinkState
 from agent.delivery.stall import StallDetector
-from agent.errors import JournalUnavailable, SeveralMatch
+from agent.errors import IntakeError, JournalError, JournalUnavailable, SeveralMatch
 from agent.intake import server
 from agent.intake.contacts import ContactCalls
 from agent.intake.desk import Desk, RouteSwitch
@@ -44,7 +44,6 @@ from agent.journal import driver, meta
 from agent.journal.database import Database
 from agent.journal.journal import Journal
 from agent.lookup.calls import LookupCalls
-from agent.lookup.identify import Identifier
 from agent.notify import Notifier, watchdog_s
 from agent.schedule import Schedule
 from agent.secrets import SecretSource, path_of, read_secret
@@ -96,6 +95,7 @@ class Agent:
         self.tokens = Tokens(config.server.tokens_file)
         self.stall = StallDetector(self.journal, self.link, self.gates[Route.API], self.clock)
         self.observer = self._observer()
+        self.lookups = LookupCalls(config, self.journal, self.client, self.clock, server.problem)
         self.server = Server(self._application(), config.server.host, config.server.port)
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = contextlib.AsyncExitStack()
@@ -142,7 +142,13 @@ class Agent:
 
     def _bulk_uploader(self) -> BulkUploader:
         return BulkUploader(
-            self.config, self.journal, self.sealer, self._send_bulk, self._bulk_is_open, self.clock
+            self.config,
+            self.journal,
+            self.sealer,
+            self._send_bulk,
+            self._look_up,
+            self._bulk_is_open,
+            self.clock,
         )
 
     async def _send_bulk(
@@ -221,9 +227,9 @@ class Agent:
             wait_s=settings.wait_s,
             dedupe_window_s=settings.dedupe_window_s,
             worth_waiting=self._api_is_open,
+            narrow=self.lookups.profiles.narrow,
         )
         desk = Desk(self.journal, self.clock, seal=self._seal, routes=self._switches())
-        identifier = Identifier(self.config, self.journal, self.client, self.clock)
         guard = Guard(
             self._name_for,
             allowed_hosts=settings.allowed_hosts,
@@ -231,7 +237,7 @@ class Agent:
         )
         return server.application(
             [
-                *LookupCalls(identifier, server.problem).routes(),
+                *self.lookups.routes(),
                 *calls.routes(),
                 *desk.routes(),
                 *status_routes(self.observer),
@@ -301,6 +307,7 @@ class Agent:
             self.gates[route].paused = True
         await self.client.open()
         self._stack.push_async_callback(self.client.close)
+        self._stack.push_async_callback(self.lookups.close)
         self.schedule.start()
         self._stack.callback(self.schedule.stop)
         self._stack.push_async_callback(self._end_tasks)
@@ -309,6 +316,7 @@ class Agent:
             self.sealer.run,
             self.uploader.run,
             self.verifier.run,
+            self.lookups.cache.run,
             self._watch,
         ]
         self._tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
@@ -354,7 +362,8 @@ class Agent:
         while True:
             await asyncio.sleep(pause_s)
             stuck_s = self.clock.monotonic() - self.dispatcher.beat
-            with contextlib.suppress(JournalUnavailable):
+            # Full or overloaded is said elsewhere, and no reason to be restarted.
+            with contextlib.suppress(JournalError, IntakeError):
                 await self.journal.write(lambda db: None)  # the writer answers
                 if stuck_s < _STUCK_AFTER_S:
                     self.notifier.alive()

@@ -31,6 +31,4 @@ class SystemClock:
 
 def to_text(moment: datetime) -> str:
     """Give a moment as it stands in the journal and in answers: `2026-11-21T10:15:00.000Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + (
-        f"{moment.microsecond // 1000:03d}Z"
-    )
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

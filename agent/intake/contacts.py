@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from typing import Any
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from agent.intake.guard import TOKEN_NAME
 from agent.intake.server import problem, read_body
 from agent.journal import changes
 from agent.journal.journal import Journal
+from agent.journal.served import Shown
 
 # No answer ever waits longer: Engage's own create gives up in under 10 seconds.
 LONGEST_WAIT_S = 9.0
@@ -26,6 +28,10 @@ LONGEST_WAIT_S = 9.0
 _WAITING = (State.WAITING, State.SENDING)
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d+(?:\.\d+)?)\"?\s*(?=$|[,;])", re.IGNORECASE)
 _ASYNC = re.compile(r"(?:^|[,;])\s*respond-async\s*(?=$|[,;])", re.IGNORECASE)
+
+
+# (id, If-Match, given) → what of it differs from what was shown, and that; None for `*`.
+Narrow = Callable[[str, str, Mapping[str, Any]], Awaitable[tuple[dict[str, Any], Shown | None]]]
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class ContactCalls:
         wait_s: float,
         dedupe_window_s: float,
         worth_waiting: Callable[[], bool],
+        narrow: Narrow,
     ) -> None:
         self._journal = journal
         self._rules = rules
@@ -67,6 +74,7 @@ class ContactCalls:
         self._dedupe_window_s = dedupe_window_s
         # False while nothing can be delivered anyway: then the answer comes at once.
         self._worth_waiting = worth_waiting
+        self._narrow = narrow
 
     def routes(self) -> list[web.RouteDef]:
         """Give the calls for the application."""
@@ -85,14 +93,28 @@ class ContactCalls:
         return await self._take(request, Kind.CREATE, asked, data, target=None)
 
     async def update(self, request: web.Request) -> web.Response:
-        """Change given attributes: `PATCH /api/v3/contacts/{id}?clear=street,city`."""
+        """Change given attributes: `PATCH /api/v3/contacts/{id}?clear=street,city`.
+
+        With `If-Match`, only those that differ from what the POS was shown; 200 and that contact,
+        and no change, if none does.
+        """
         body = await read_body(request)
         clear = request.query.getall("clear", [])
         data = payload.read_json(body) if body.strip() or not clear else {}
+        given = data
+        if if_match := request.headers.getall("If-Match", []):
+            # Before the check for empty values: a form may send back what is empty anyway.
+            target = request.match_info["id"]
+            given, shown = await self._narrow(target, ", ".join(if_match), data)
+            if shown is not None and data and not given and not clear:
+                headers = {"ETag": shown.etag, "Cache-Control": "no-store"}
+                return web.json_response(shown.body, headers=headers)
         asked = payload.update_payload(
-            data, clear, self._rules, self._today(), language=_language(request)
+            given, clear, self._rules, self._today(), language=_language(request)
         )
-        return await self._take(request, Kind.UPDATE, asked, data, request.match_info["id"])
+        # Without a key, a repeat is what asks for the same change; with one, the same request.
+        said = data if "Idempotency-Key" in request.headers else given
+        return await self._take(request, Kind.UPDATE, asked, said, request.match_info["id"])
 
     async def upgrade(self, request: web.Request) -> web.Response:
         """Change the type: `POST …/{id}/updateContactType?contactTypeId=Member`."""

@@ -113,8 +113,8 @@ class Guard:
 def _cors(origin: str) -> dict[str, str]:
     return {
         "Access-Control-Allow-Origin": origin,
-        "Access-Control-Expose-Headers": "Agent-Change, Agent-State, Location, Retry-After, ETag, "
-        "Idempotent-Replay",
+        "Access-Control-Expose-Headers": "Age, Agent-Change, Agent-Source, Agent-State, "
+        "Cache-Status, ETag, Idempotent-Replay, Location, Retry-After",
         "Vary": "Origin",
     }
 

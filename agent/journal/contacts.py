@@ -21,13 +21,14 @@ _INSERT = """
 INSERT INTO contacts (ref, contact_id, contact_type, created_at) VALUES (?, ?, ?, ?)
 RETURNING lane"""
 _PUT_KEY = """
-INSERT INTO keys (name, value, lane, seq) VALUES (?, ?, ?, ?)
-ON CONFLICT (name, value, lane) DO UPDATE SET seq = max(seq, excluded.seq)"""
+INSERT INTO keys (name, value, lane, seq, since) VALUES (:name, :value, :lane, :seq, :seq)
+ON CONFLICT (name, value, lane)
+DO UPDATE SET seq = max(seq, excluded.seq), since = min(since, excluded.since)"""
 # What Engage holds by now comes first: a key that an open change brings is not there yet.
 _KEYS_OF = """
-SELECT name, value FROM keys WHERE lane = :lane ORDER BY seq >= :open_from, seq DESC"""
+SELECT name, value FROM keys WHERE lane = :lane ORDER BY since >= :open_from, seq DESC"""
 _DROP_OLDER_KEYS = "DELETE FROM keys WHERE lane = ? AND name = ? AND value <> ? AND seq < ?"
-_DROP_KEYS_OF_CHANGE = "DELETE FROM keys WHERE lane = ? AND seq = ?"
+_DROP_KEYS_OF_CHANGE = "DELETE FROM keys WHERE lane = ? AND seq = ? AND since = seq"
 # Engage says whose key it is; only a change on its way there may say otherwise.
 _DROP_OUTDATED_KEY = """
 DELETE FROM keys WHERE name = ? AND value = ? AND lane <> ?
@@ -91,7 +92,10 @@ def add(db: Connection, *, contact_id: str | None, contact_type: str | None, now
 
 def put_keys(db: Connection, lane: int, keys: Iterable[Key], seq: int) -> None:
     """Store that a change gave this contact these keys."""
-    db.executemany(_PUT_KEY, [(key.name, key.value, lane, seq) for key in keys])
+    db.executemany(
+        _PUT_KEY,
+        [{"name": key.name, "value": key.value, "lane": lane, "seq": seq} for key in keys],
+    )
 
 
 def keys(db: Connection, lane: int, open_from: int = 2**62) -> tuple[Key, ...]:

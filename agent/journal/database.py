@@ -69,6 +69,7 @@ class Database:
         self.path = path
         self.driver = driver
         self.problem: str | None = None  # why it cannot be written just now, for the page
+        self._files = (str(path), f"{path}-wal")
         self._lock = JournalLock(path)
         self._writer: _Connection | None = None
         self._reader: _Connection | None = None
@@ -138,7 +139,7 @@ class Database:
     def _identity(self) -> tuple[tuple[int, int], ...] | None:
         """Tell the journal and its -wal from files that were put in their place."""
         try:
-            facts = [path.stat() for path in (self.path, Path(f"{self.path}-wal"))]
+            facts = [os.stat(path) for path in self._files]
         except OSError:
             return None
         return tuple((fact.st_dev, fact.st_ino) for fact in facts)

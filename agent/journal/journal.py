@@ -22,6 +22,8 @@ from agent.journal.news import News, Settled
 
 T = TypeVar("T")
 
+# For so long the disk is not asked again; much less than min_free_mb can be filled meanwhile.
+_ROOM_LASTS_S = 0.1
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -36,6 +38,7 @@ class Journal:
         self.verify = verify  # fallback.verify: all, creates, none
         self._clock = clock
         self._min_free = min_free_mb * 1024 * 1024
+        self._room_until = 0.0  # monotonic: until then there is room enough without asking again
         self._mark: marker.Mark | None = None
         self._mark_path = marker.path_of(database.path)
         self._boot = new_id()  # this run of the agent, in every lease it gives
@@ -118,6 +121,9 @@ class Journal:
 
         Refused early, so that what is stored already can still be delivered and recorded.
         """
+        now = self._clock.monotonic()
+        if now < self._room_until:
+            return
         try:
             disk = os.statvfs(self.database.path.parent)
         except OSError as error:
@@ -126,6 +132,7 @@ class Journal:
             ) from error
         if disk.f_bavail * disk.f_frsize < self._min_free or (disk.f_files and not disk.f_favail):
             raise JournalFull
+        self._room_until = now + _ROOM_LASTS_S
 
     def room_bytes(self) -> int:
         """Give how many bytes are free on the journal's disk."""

@@ -1,1 +1,1 @@
-"""What the POS asks: who is this customer? Never a false "not found"."""
+"""What the POS asks: who is this customer, and what is known of them? Never a false "not found"."""

@@ -7,6 +7,7 @@ Engage itself said so and no open change of this till carries the key.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +18,13 @@ from agent.config import Config
 from agent.contact import KEY_ATTRIBUTES, Contact, Key, comparable
 from agent.delivery.engage import answers
 from agent.delivery.engage.client import EngageClient
-from agent.delivery.link import LinkState
 from agent.errors import (
     EngageUnreachable,
+    JournalError,
+    JournalFull,
     MalformedRequest,
     MultipleMatches,
+    Overloaded,
     Refused,
     RouteError,
     SeveralMatch,
@@ -29,6 +32,9 @@ from agent.errors import (
 from agent.journal import changes, contacts
 from agent.journal.driver import Connection
 from agent.journal.journal import Journal
+from agent.lookup.asking import EngageSilent, refuse_offline
+from agent.lookup.cache import Cache
+from agent.lookup.freshness import Provenance, Source
 
 # The parameters of GET /contacts/id (Engage's docs, "Find contact"); contactType only narrows.
 PARAMETERS = ("email", "mobilePhone", "socialSecurityNumber", "customKey", "any")
@@ -39,18 +45,19 @@ class Identified:
     """Who it is, and who says so."""
 
     public_id: str | None  # the GUID, or the ref of a contact that Engage does not know yet
-    source: str  # "engage" or "journal"
+    provenance: Provenance
 
 
 class Identifier:
     """Answers GET /contacts/id."""
 
     def __init__(
-        self, config: Config, journal: Journal, client: EngageClient, clock: Clock
+        self, config: Config, journal: Journal, client: EngageClient, cache: Cache, clock: Clock
     ) -> None:
         self._config = config
         self._journal = journal
         self._client = client
+        self._cache = cache
         self._clock = clock
 
     async def identify(self, query: Mapping[str, str], wait_s: float) -> Identified:
@@ -66,6 +73,11 @@ class Identifier:
                 "memberNumber go through customKey."
             )
         keys = self._keys(wanted)
+        question = tuple(sorted(wanted.items()))
+        absent_s = await self._cache.absent_for_s(question)
+        if absent_s is not None:
+            return await self._not_found(keys, Source.CACHE, absent_s)
+        progress = await self._cache.progress()
         try:
             found = await self._ask_engage(wanted, wait_s)
         except SeveralMatch as error:
@@ -76,25 +88,31 @@ class Identifier:
             known = await self._journal.read(partial(_known, keys=keys))
             if known is None:
                 raise EngageUnreachable from error
-            return Identified(known.public_id, "journal")
+            return Identified(known.public_id, Provenance(Source.JOURNAL))
         if found is not None:
             await self._remember(wanted, keys, found)
-            return Identified(found, "engage")
+            return Identified(found, Provenance(Source.ENGAGE))
+        self._cache.note_absent(question, progress)
+        return await self._not_found(keys, Source.ENGAGE)
+
+    async def _not_found(
+        self, keys: tuple[Key, ...], source: Source, age_s: float = 0.0
+    ) -> Identified:
+        """Engage says that there is no such contact: then there may be one on its way to it."""
         pending = await self._journal.read(partial(_with_open_change, keys=keys))
         if pending is not None:
-            return Identified(pending.public_id, "journal")
-        return Identified(None, "engage")
+            return Identified(pending.public_id, Provenance(Source.JOURNAL))
+        return Identified(None, Provenance(source, age_s, self._cache.absent_ttl_s))
 
     async def _ask_engage(self, wanted: Mapping[str, str], wait_s: float) -> str | None:
-        if self._client.link.state is LinkState.OFFLINE:
-            raise EngageOffline
+        refuse_offline(self._client)
         try:
             async with asyncio.timeout(wait_s):
                 return await self._client.call(
                     "GET", "/contacts/id", answers.looked_up, query=wanted
                 )
         except TimeoutError as error:
-            raise EngageOffline("Engage did not answer in time.") from error
+            raise EngageSilent from error
 
     def _keys(self, wanted: Mapping[str, str]) -> tuple[Key, ...]:
         """Give the keys that a question may mean; `any` may mean each of them."""
@@ -118,21 +136,16 @@ class Identifier:
         if "any" in wanted or len(keys) != 1:
             return
         now = to_text(self._clock.now())
-        await self._journal.write(
-            partial(
-                contacts.remember,
-                key=keys[0],
-                contact_id=contact_id,
-                contact_type=wanted.get("contactType"),
-                now=now,
-            )
+        work = partial(
+            contacts.remember,
+            key=keys[0],
+            contact_id=contact_id,
+            contact_type=wanted.get("contactType"),
+            now=now,
         )
-
-
-class EngageOffline(RouteError):
-    """Engage is not asked while the line is down."""
-
-    code = "EngageOffline"
+        # Engage's answer is good all the same; the page says what is wrong with the journal.
+        with contextlib.suppress(JournalError, JournalFull, Overloaded):
+            await self._journal.write(work)
 
 
 def _known(db: Connection, keys: tuple[Key, ...]) -> Contact | None:

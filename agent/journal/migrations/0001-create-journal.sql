@@ -19,13 +19,15 @@ CREATE TABLE contacts (
 CREATE UNIQUE INDEX contacts_by_contact_id ON contacts (contact_id) WHERE contact_id IS NOT NULL;
 CREATE INDEX contacts_joined ON contacts (joined) WHERE joined IS NOT NULL;
 
--- By what a person is found. seq is the change that brought the value: once that one is delivered,
--- older values of the same name are the customer's past.
+-- By what a person is found. seq is the latest change that brought the value: once that one is
+-- delivered, older values of the same name are the customer's past. since is the first one: once
+-- that is delivered, Engage holds the value, however often it is brought again.
 CREATE TABLE keys (
   name  TEXT NOT NULL,
   value TEXT NOT NULL,
   lane  INTEGER NOT NULL REFERENCES contacts (lane),
   seq   INTEGER NOT NULL,
+  since INTEGER NOT NULL,
   PRIMARY KEY (name, value, lane)
 ) STRICT, WITHOUT ROWID;
 

@@ -1,0 +1,115 @@
+"""An agent in front of a sandbox, on a clock that can be put forward; helpers are the stories'."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "stories"))
+
+from world import World, eventually, lay_till
+
+from agent import config
+from agent.assembly import Agent
+from agent.clock import SystemClock
+from agent.delivery.link import LinkState
+from agent.sandbox import Sandbox
+
+
+class ShiftedClock(SystemClock):
+    """The machine's clocks, put forward by as much as a test says."""
+
+    shift_s = 0.0
+    wall_shift_s = 0.0  # as if somebody had set the time of day
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.shift_s + self.wall_shift_s)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.shift_s
+
+
+class Reading(World):
+    """A till whose time can pass, and whose line can be cut for good."""
+
+    clock: ShiftedClock
+
+    async def start(self) -> Self:
+        self.agent = Agent(config.load(self.till.config_path), self.clock)
+        await self.agent.start()
+        self.pos.url = self.agent.url
+        return self
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+    async def cut_line(self) -> None:
+        """Take the line down and wait until the agent has noticed."""
+        self.sandbox.down()
+
+        async def noticed() -> bool:
+            await self.pos.call("GET", "/api/v3/contacts/id?email=nobody@example.test")
+            assert self.agent
+            return self.agent.link.state is LinkState.OFFLINE
+
+        await eventually(noticed, "the line is seen as down")
+
+    async def read(self, contact: str, **headers: str) -> tuple[int, Any, Any]:
+        return await self.pos.call("GET", f"/api/v3/contacts/{contact}", **headers)
+
+    async def signed_up(self, **attributes: Any) -> str:
+        """Sign a customer up online; gives the GUID."""
+        change = await self.pos.create(**attributes)
+        return str((await self.pos.until(change, "delivered"))["contactId"])
+
+    async def kept(self) -> int:
+        """Count the kept answers and what was shown."""
+        assert self.agent
+        return await self.agent.journal.read(
+            lambda db: db.execute("SELECT count(*) AS n FROM served").fetchone()["n"]
+        )
+
+
+@pytest.fixture
+async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    async with Sandbox(
+        tmp_path / "sandbox", import_every_s=0, rate_limit=0, create_timeout_s=0.3, seed=1
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def start(
+    sandbox: Sandbox, session: aiohttp.ClientSession, tmp_path: Path
+) -> AsyncIterator[Callable[..., Awaitable[Reading]]]:
+    """Start an agent: `await start(cache={"contact_ttl_s": 0})`. No files."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def started(**settings: Any) -> Reading:
+            settings.setdefault("fallback", {"seal_after_s": 3600})
+            world = Reading(sandbox, lay_till(sandbox, tmp_path / "till", settings), session)
+            world.clock = ShiftedClock()
+            stack.push_async_callback(world.stop)
+            return await world.start()
+
+        yield started
+
+
+@pytest.fixture
+async def till(start: Callable[..., Awaitable[Reading]]) -> Reading:
+    """A till with the usual settings."""
+    return await start()
