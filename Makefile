@@ -33,7 +33,7 @@ demo: $(INSTALLED) ## Show the whole story in a minute: sign-ups, an outage, a k
 	$(BIN)/till-agent demo
 
 test: $(INSTALLED) ## Run the quick tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 $(ARGS)
 
 test-system: $(INSTALLED) system-tools ## Run the tests that need the machine: sshd, Chromium, kills
 	$(BIN)/python -m pytest -m system $(ARGS)
