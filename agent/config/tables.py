@@ -195,7 +195,7 @@ class Journal:
     min_free_mb: int = field(
         default=64,
         metadata=about(
-            _count(1, 1_000_000),
+            _count(1, 100_000_000),
             "With less free disk space than this nothing more is taken (507), so that what was"
             " taken can be finished.",
             unit="MiB",

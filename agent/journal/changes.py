@@ -377,14 +377,17 @@ def due_lanes(db: Connection, now: float, limit: int) -> tuple[int, ...]:
 
 
 _OLDEST_FREE = f"{_SELECT} WHERE {_FREE} ORDER BY ch.seq LIMIT 1"
+_OLDEST_SENT = f"{_SELECT} WHERE ch.state = 'sending' ORDER BY ch.seq LIMIT 1"
 
 
 def oldest_free(db: Connection) -> tuple[Change, Attempt | None] | None:
-    """Give the oldest change that only waits to be sent, with its last attempt.
+    """Give the oldest change that only waits to be sent or is being sent, with its last attempt.
 
     What waits behind another change of its lane is not free: it has its reason to wait.
     """
-    row = db.execute(_OLDEST_FREE).fetchone()
+    # What is being sent counts: with an Engage that hangs, that is where it is most of the time.
+    rows = [db.execute(query).fetchone() for query in (_OLDEST_FREE, _OLDEST_SENT)]
+    row = min(filter(None, rows), key=lambda found: found["seq"], default=None)
     if row is None:
         return None
     tried = attempts(db, row["seq"])

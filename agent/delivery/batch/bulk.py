@@ -63,6 +63,8 @@ class BulkUploader:
         self.imported = asyncio.Event()
         self._tries = 0
         self._next_try = 0.0
+        self._began = clock.monotonic()
+        self._queued_at: dict[str, float] = {}  # batch → when Engage took the last of its calls
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -105,7 +107,15 @@ class BulkUploader:
             await self._journal.write(
                 partial(batches.note_uploaded, name=batch.name, now=now, receipt=" ".join(answers))
             )
+            self._queued_at[batch.name] = self._clock.monotonic()
             events.log().info("batch_queued", batch=batch.name, contacts=batch.contacts)
+            return
+        # What a lost answer had queued before is found at once; what was queued last may still wait
+        # in Engage, and must not come after what the lanes send next.
+        queued_at = self._queued_at.get(batch.name, self._began)
+        if self._clock.monotonic() - queued_at < self._config.sftp.poll_s:
+            return
+        self._queued_at.pop(batch.name, None)
         now = to_text(self._clock.now())
         await self._journal.write(
             partial(batches.note_imported, name=batch.name, now=now, verify=self._journal.verify)
