@@ -56,6 +56,8 @@ COMMAND_TOKEN = "command-token"  # noqa: S105 - a file's name
 _STUCK_AFTER_S = 30.0
 _STATUS_EVERY_S = 5.0
 _AFTER_BUG_S = 5.0
+# So far off certificates, dates and people are misled; less is said by nobody.
+_WRONG_CLOCK_S = 300.0
 
 
 class Agent:
@@ -216,7 +218,18 @@ class Agent:
         )
 
     def _problems(self) -> Sequence[str]:
-        return [text for text in (self.sealer.problem, self.stall.problem) if text]
+        found = (self._clock_problem(), self.sealer.problem, self.stall.problem)
+        return [text for text in found if text]
+
+    def _clock_problem(self) -> str | None:
+        ahead_s = self.client.server_clock_offset_s
+        if ahead_s is None or abs(ahead_s) < _WRONG_CLOCK_S:
+            return None
+        return (
+            f"The till's clock is wrong: it is {'behind' if ahead_s > 0 else 'ahead of'} Engage's "
+            f"by about {_span(abs(ahead_s))}. Set it, or let it be set from the network; with a "
+            "wrong clock Engage's certificate may look invalid. What waits is kept."
+        )
 
     def _application(self) -> web.Application:
         settings = self.config.server
@@ -401,6 +414,13 @@ async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
         except Exception as error:
             events.log().error("loop_bug", error=repr(error), exception=error)
             await asyncio.sleep(_AFTER_BUG_S)
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 60:.0f} minutes"
 
 
 def _describe(gate: RouteGate) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Pure: no I/O. Knows what was asked and where it stands; not how it is stored or 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -58,6 +58,32 @@ class Payload:
     store_external_id: str | None = None  # of a create
     as_unapproved: bool = False  # of a create
     clear: tuple[str, ...] = ()  # attributes to be emptied, of an update
+
+    def names(self) -> frozenset[str]:
+        """Give what is set or cleared: attributes, `preferences.<flag>` and `consents.<id>`."""
+        names = set(self.clear)
+        for name, value in self.attributes.items():
+            if name == "preferences" and isinstance(value, dict):
+                names.update(f"preferences.{flag}" for flag in value)
+            elif name == "consents" and isinstance(value, list):
+                names.update(f"consents.{consent['id']}" for consent in value)
+            else:
+                names.add(name)
+        return frozenset(names)
+
+    def without(self, names: Collection[str]) -> dict[str, Any]:
+        """Give the attributes that are left when these names (as in names()) are taken out."""
+        left: dict[str, Any] = {}
+        for name, value in self.attributes.items():
+            if name == "preferences" and isinstance(value, dict):
+                value = {k: v for k, v in value.items() if f"preferences.{k}" not in names}
+            elif name == "consents" and isinstance(value, list):
+                value = [each for each in value if f"consents.{each['id']}" not in names]
+            elif name in names:
+                continue
+            if value or name not in ("preferences", "consents"):
+                left[name] = value
+        return left
 
     def to_json(self) -> str:
         """Give the canonical text that the journal keeps."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Coroutine
 from datetime import timedelta
 from functools import partial
 
@@ -23,7 +24,7 @@ from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link, LinkState
 from agent.delivery.outcome import Outcome, Result
 from agent.delivery.retry import backlog_after, next_wait
-from agent.errors import AgentError, ForbiddenMove, JournalError, RouteError
+from agent.errors import AgentError, ForbiddenMove, JournalError, NotAuthorised, RouteError
 from agent.journal import changes, states
 from agent.journal.changes import Attempt, Claim, Settlement
 from agent.journal.journal import Journal
@@ -37,6 +38,8 @@ _TICK_S = 0.5
 _LAST_CALLS_S = 4.0
 # After a journal that cannot be written: long enough not to spin, short enough not to be noticed.
 _JOURNAL_REST_S = 1.0
+# Where a lane's number stands for a question that belongs to none.
+_NO_LANE = 0
 
 _MOVES = {
     Result.DELIVERED: states.DELIVER,
@@ -121,6 +124,8 @@ class Dispatcher:
         if not self._gate.is_open:
             if self._gate.takes_probe():
                 await self._start_backlog(1)
+                if not self._busy:  # what waits may be in files, and they wait for the API too
+                    self._watch_over(_NO_LANE, self._ask_if_cured(), person=False)
             return
         if self.link.state is LinkState.OFFLINE:
             self._journal.news.fresh.clear()  # they are backlog now, and the journal knows them
@@ -155,7 +160,10 @@ class Dispatcher:
             self._again.add(lane)
             return
         self._fresh_count += person
-        task = asyncio.create_task(self._serve_lane(lane, person=person), name=f"lane-{lane}")
+        self._watch_over(lane, self._serve_lane(lane, person=person), person=person)
+
+    def _watch_over(self, lane: int, work: Coroutine[None, None, None], *, person: bool) -> None:
+        task = asyncio.create_task(work, name=f"lane-{lane}")
         self._busy[lane] = task
         task.add_done_callback(partial(self._ended, lane, person))
 
@@ -228,8 +236,11 @@ class Dispatcher:
             if first:
                 events.log().error("route_halted", route=Route.API, status=outcome.status)
         elif self._gate.halt is not None and outcome.status is not None:
-            self._gate.cured()
-            events.log().info("route_resumed", route=Route.API)
+            self._note_cured()
+
+    def _note_cured(self) -> None:
+        self._gate.cured()
+        events.log().info("route_resumed", route=Route.API)
 
     def _settlement(self, claim: Claim, outcome: Outcome, began: str) -> Settlement:
         unknown = outcome.result is Result.UNKNOWN
@@ -322,6 +333,18 @@ class Dispatcher:
                 self.link.probe_succeeded()
                 self._journal.news.recorded.set()
                 await self._ask_if_idle()
+
+    async def _ask_if_cured(self) -> None:
+        """With nothing to send, a harmless question tells whether a halt's cause still stands."""
+        try:
+            await self._client.call("GET", "/api/v2/contacts/count", answers.read_any, person=False)
+        except NotAuthorised as error:
+            self._gate.stop(error.message)
+        except RouteError as error:
+            if error.status is not None:
+                self._note_cured()
+        else:
+            self._note_cured()
 
     async def _ask_if_idle(self) -> None:
         """With nothing to send, a harmless question tells whether Engage itself answers."""

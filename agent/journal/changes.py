@@ -432,7 +432,7 @@ def _superseded(db: Connection, change: Change) -> frozenset[str]:
     names: set[str] = set()
     for row in db.execute(_LATER_SET, (change.contact.lane, change.seq)):
         if (payload := payload_of(row)) is not None:
-            names.update(payload.attributes, payload.clear)
+            names |= payload.names()
     return frozenset(names)
 
 

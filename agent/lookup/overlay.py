@@ -64,7 +64,7 @@ def _set_since(change: Own, later: Iterable[Own]) -> set[str]:
     if change.is_open:
         for each in later:
             if each.is_done:
-                names.update(each.payload.attributes, each.payload.clear)
+                names |= each.payload.names()
     return names
 
 
@@ -73,7 +73,7 @@ def _without(payload: Payload, names: set[str]) -> Payload:
         return payload
     return replace(
         payload,
-        attributes={k: v for k, v in payload.attributes.items() if k not in names},
+        attributes=payload.without(names),
         clear=tuple(name for name in payload.clear if name not in names),
     )
 

@@ -262,13 +262,17 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
     moment = _aware(moment)
     # The server's own clock is the one that the date was made with; the till's may be wrong.
-    base = headers.get("date", "")
-    try:
-        now = _aware(parsedate_to_datetime(base))
-    except (ValueError, IndexError, TypeError):
-        now = datetime.now(UTC)
+    now = date(headers) or datetime.now(UTC)
     seconds = (moment - now).total_seconds()
     return seconds if seconds > 0 else None
+
+
+def date(headers: Mapping[str, str]) -> datetime | None:
+    """Read the server's own time, whole seconds; None where it is absent or nonsense."""
+    try:
+        return _aware(parsedate_to_datetime(headers.get("date", "")))
+    except (ValueError, IndexError, TypeError):
+        return None
 
 
 def _aware(moment: datetime) -> datetime:

@@ -13,6 +13,7 @@ import json
 import ssl
 import zlib
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -21,6 +22,7 @@ from yarl import URL
 
 from agent.clock import Clock
 from agent.config import Engage
+from agent.delivery.engage import answers
 from agent.delivery.engage.answers import Answer
 from agent.delivery.engage.pace import Pace
 from agent.delivery.link import Link
@@ -39,6 +41,8 @@ T = TypeVar("T")
 
 _BODY_LIMIT = 4 * 1024 * 1024
 _CONNECT_S = 10.0
+# Of a call's whole time, so that a resolver that hangs never looks like an answer that was lost.
+_CONNECT_SHARE = 0.75
 # Below what servers usually keep, so that the agent, not Engage, closes idle connections first.
 _KEEPALIVE_S = 10.0
 # What aiohttp says when nothing of the request has left this machine.
@@ -60,23 +64,53 @@ class EngageClient:
         self._clock = clock
         self.link = link
         self.pace = pace
-        self.server_clock_offset_s: float | None = None  # Engage's Date minus ours
+        self._server_time: tuple[datetime, float] | None = None  # its Date, and when it was heard
         self._session: aiohttp.ClientSession | None = None
+        self._retired: list[aiohttp.ClientSession] = []
+        self._drift = 0.0  # between the till's clock, which counts sleep, and the loop's
+
+    @property
+    def server_clock_offset_s(self) -> float | None:
+        """Give how far Engage's clock is ahead of the till's; None while it was never heard."""
+        if self._server_time is None:
+            return None
+        moment, heard = self._server_time
+        passed_s = self._clock.monotonic() - heard
+        return (moment - self._clock.now()).total_seconds() + passed_s
 
     async def open(self) -> None:
         """Make the connection pool; nothing is sent."""
+        self._drift = self._clock.monotonic() - asyncio.get_running_loop().time()
+        self._session = self._new_session()
+
+    def _new_session(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=16, ssl=self._tls(), keepalive_timeout=_KEEPALIVE_S, ttl_dns_cache=60
         )
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             connector=connector, auto_decompress=False, trust_env=False, cookie_jar=_no_cookies()
         )
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in (*self._retired, self._session):
+            if session is not None:
+                await session.close()
+        self._retired, self._session = [], None
+
+    async def _rebuild_after_sleep(self) -> None:
+        """Leave connections behind that were open when the machine fell asleep.
+
+        The loop's clock stood still meanwhile, so they look fresh, and nobody answers on them.
+        """
+        drift = self._clock.monotonic() - asyncio.get_running_loop().time()
+        slept_s, self._drift = drift - self._drift, drift
+        if self._session is None or slept_s < _KEEPALIVE_S:
+            return
+        for session in self._retired:
+            await session.close()
+        # What is under way in it ends by its own deadline.
+        self._retired, self._session = [self._session], self._new_session()
 
     def _tls(self) -> ssl.SSLContext | bool:
         if not self._settings.base_url.startswith("https:"):
@@ -104,14 +138,26 @@ class EngageClient:
         """
         await self.pace.turn(person=person)
         try:
+            await self._rebuild_after_sleep()
             answer = await self._send(method, path, query, body, create=create)
-            result = read(answer)
+            try:
+                result = read(answer)
+            except RouteError as error:
+                if not error.against_link:
+                    self._note_clock(answer)
+                raise
         except RouteError as error:
             self._note(error)
             raise
+        self._note_clock(answer)
         self.link.heard()
         self.pace.answered()
         return result
+
+    def _note_clock(self, answer: Answer) -> None:
+        moment = answers.date(answer.headers)
+        if moment is not None:
+            self._server_time = (moment, self._clock.monotonic())
 
     def _note(self, error: RouteError) -> None:
         if error.against_link:
@@ -137,7 +183,8 @@ class EngageClient:
         seconds = self._settings.create_timeout_s if create else self._settings.timeout_s
         headers = self._headers()
         data = None if body is None else json.dumps(body, ensure_ascii=False).encode()
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=min(_CONNECT_S, seconds))
+        connect_s = min(_CONNECT_S, seconds * _CONNECT_SHARE)
+        timeout = aiohttp.ClientTimeout(total=seconds, connect=connect_s)
         try:
             async with self._session.request(
                 method,

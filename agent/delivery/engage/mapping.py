@@ -41,7 +41,7 @@ def create_body(payload: Payload) -> dict[str, Any]:
 def update_body(payload: Payload, leave: Iterable[str] = ()) -> dict[str, Any]:
     """Give the JSON of PATCH /contacts/{id}: only what was given, `null` for what is cleared."""
     left = set(leave)
-    body = {name: value for name, value in payload.attributes.items() if name not in left}
+    body = payload.without(left)
     body.update({name: None for name in payload.clear if name not in left})
     return body
 
