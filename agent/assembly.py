@@ -9,6 +9,7 @@ import hmac
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,9 @@ class Agent:
         self.sealer = Sealer(config, self.journal, spool, self.link, self.clock)
         self.uploader = self._uploader(spool) or self._bulk_uploader()
         self.verifier = self._verifier()
-        self.schedule = Schedule(self.journal, self.clock, retain_days=config.journal.retain_days)
+        self.schedule = Schedule(
+            self.journal, self._sure_now, retain_days=config.journal.retain_days
+        )
         self.tokens = Tokens(config.server.tokens_file)
         self.stall = StallDetector(self.journal, self.link, self.gates[Route.API], self.clock)
         self.observer = self._observer()
@@ -220,6 +223,10 @@ class Agent:
     def _problems(self) -> Sequence[str]:
         found = (self._clock_problem(), self.sealer.problem, self.stall.problem)
         return [text for text in found if text]
+
+    def _sure_now(self) -> datetime | None:
+        ahead_s = self.client.server_clock_offset_s
+        return None if ahead_s is None else self.clock.now() + timedelta(seconds=ahead_s)
 
     def _clock_problem(self) -> str | None:
         ahead_s = self.client.server_clock_offset_s

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from agent import events
-from agent.clock import Clock, to_text
+from agent.clock import to_text
 from agent.errors import JournalError
 from agent.journal import changes
 from agent.journal.journal import Journal
@@ -18,9 +18,13 @@ _PAGE = 500
 class Schedule:
     """Runs the nightly jobs by the till's own time of day."""
 
-    def __init__(self, journal: Journal, clock: Clock, *, retain_days: int) -> None:
+    def __init__(
+        self, journal: Journal, sure_now: Callable[[], datetime | None], *, retain_days: int
+    ) -> None:
         self._journal = journal
-        self._clock = clock
+        # The time by Engage's clock; None while it was not heard. A till's own clock may have
+        # jumped by years, and what is erased by it is gone.
+        self._sure_now = sure_now
         self._retain_days = retain_days
         self._scheduler: object | None = None
 
@@ -45,9 +49,14 @@ class Schedule:
     async def prune(self) -> int:
         """Erase changes settled longer than journal.retain_days ago; gives how many.
 
-        In pages, so that intake never waits for it.
+        In pages, so that intake never waits for it. None is erased while only the till's own clock
+        says what day it is.
         """
-        before = to_text(self._clock.now() - timedelta(days=self._retain_days))
+        now = self._sure_now()
+        if now is None:
+            events.log().info("pruning_put_off", reason="Engage's time is not known")
+            return 0
+        before = to_text(now - timedelta(days=self._retain_days))
         removed = 0
         while True:
             page = await self._journal.write(partial(changes.prune, before=before, limit=_PAGE))

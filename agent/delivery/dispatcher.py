@@ -209,6 +209,8 @@ class Dispatcher:
             await self._give_back(claim)
             return False
         self._note(settled, outcome)
+        if self.link.state is LinkState.OFFLINE:
+            self._journal.news.dismiss()  # nobody's answer can come any more while they wait
         return outcome.result in (Result.DELIVERED, Result.REJECTED) or outcome.split
 
     async def _give_back(self, claim: Claim) -> None:

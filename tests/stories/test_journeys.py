@@ -106,6 +106,23 @@ async def test_short_outage_makes_no_file(start: Start) -> None:
     assert await world.pos.batches() == []
 
 
+async def test_cashier_who_waits_while_the_line_goes_down_is_answered_then(start: Start) -> None:
+    world = await start(
+        engage={"timeout_s": 0.5, "create_timeout_s": 0.5},
+        retry={"waits_s": [0.05]},
+        link={"offline_after": 2, "probe_s": 3600},
+    )
+    world.sandbox.set_fault("hang")
+
+    status, answer, headers = await world.pos.call(
+        "POST", "/api/v3/contacts", {"email": "vera@example.test"}, Prefer="wait=9"
+    )
+
+    assert (status, headers["Agent-State"]) == (202, "waiting")
+    assert answer["agent"]["durable"] is True
+    assert (await world.pos.status())["link"]["state"] == "offline"
+
+
 async def test_great_backlog_goes_by_file_when_the_line_returns(start: Start) -> None:
     world = await start(fallback={"seal_after_s": 60, "api_drain_max": 3})
     world.sandbox.down()
