@@ -156,6 +156,8 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
             "the same Idempotency-Key.",
             request,
         )
+    if not answer.prepared:
+        answer.headers["Server"] = "till-agent"
     return answer
 
 

@@ -514,6 +514,9 @@ def settle(
         add_attempt(db, change.seq, settlement.attempt)
         if target is State.DELIVERED:
             contacts.move_keys(db, lane, keys_of(change.payload.attributes), change.seq)
+        elif target is State.REJECTED and change.kind is not Kind.CREATE:
+            # They are somebody else's, or nobody's, until it is sent again.
+            contacts.drop_keys_of_change(db, lane, change.seq)
     return tuple(find(db, change.id) for change in claim.changes)
 
 
@@ -597,6 +600,8 @@ def retry(db: Connection, change_id: str) -> Change:
         raise Conflict("Its stored data is damaged, so it cannot be sent. Discard it.")
     if change.state is State.REJECTED:
         check_moved(db.execute(_RETRY, (change.seq,)).rowcount, change, states.RETRY)
+        keys = keys_of(change.payload.attributes)
+        contacts.put_keys(db, change.contact.lane, keys, change.seq)
     elif change.state is State.WAITING:
         db.execute(_RETRY_NOW, (change.seq,))
     else:

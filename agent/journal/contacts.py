@@ -13,9 +13,13 @@ _COLUMNS = "lane, ref, contact_id, contact_type"
 _BY_LANE = f"SELECT {_COLUMNS} FROM contacts WHERE lane = ?"
 _BY_REF = "SELECT coalesce(joined, lane) AS lane FROM contacts WHERE ref = ?"
 _BY_CONTACT_ID = "SELECT lane FROM contacts WHERE contact_id = ?"
+# Whoever has a key comes before whoever only asks for it: Engage may refuse to move it.
 _BY_KEY = """
 SELECT c.lane FROM keys k JOIN contacts c ON c.lane = k.lane
- WHERE k.name = ? AND k.value = ? ORDER BY k.seq DESC LIMIT 1"""
+ WHERE k.name = ? AND k.value = ?
+ ORDER BY EXISTS (SELECT 1 FROM changes ch
+                   WHERE ch.seq = k.since AND ch.kind <> 'create' AND ch.holds = 1),
+          k.seq DESC LIMIT 1"""
 _ALL_BY_KEY = "SELECT DISTINCT lane FROM keys WHERE name = ? AND value = ? ORDER BY seq DESC"
 _INSERT = """
 INSERT INTO contacts (ref, contact_id, contact_type, created_at) VALUES (?, ?, ?, ?)
@@ -57,7 +61,10 @@ def find(db: Connection, public_id: str) -> Contact | None:
 
 
 def find_by_key(db: Connection, key: Key) -> Contact | None:
-    """Give the contact that carries a key, the latest to claim it if there are several."""
+    """Give the contact that carries a key, the latest if there are several.
+
+    One that only asks for it, by an update that is still open, comes last.
+    """
     row = db.execute(_BY_KEY, (key.name, key.value)).fetchone()
     return get(db, row["lane"]) if row else None
 
@@ -111,7 +118,7 @@ def move_keys(db: Connection, lane: int, keys: Iterable[Key], seq: int) -> None:
 
 
 def drop_keys_of_change(db: Connection, lane: int, seq: int) -> None:
-    """Forget the keys that a change would have brought; it was discarded."""
+    """Forget the keys that a change would have brought; it was refused or discarded."""
     db.execute(_DROP_KEYS_OF_CHANGE, (lane, seq))
 
 

@@ -110,6 +110,8 @@ class Database:
         existed = self.path.exists() and self.path.stat().st_size > 0
         if not first and not existed:
             raise JournalUnavailable(self._gone())
+        if first:
+            self._make_private()
         self._writer = _Connection(lambda: self.driver.connect(self.path), 64)
         self._reader = None
         try:
@@ -125,16 +127,25 @@ class Database:
                 "Check that the file belongs to the agent's user and is a journal of till-agent, "
                 "and that journal.key_file (if set) holds the right key."
             ) from error
-        os.chmod(self.path, 0o600)
         self._inode = self._identity()
         self.problem = None
 
+    def _make_private(self) -> None:
+        """See to it that nobody else can read the file; SQLite gives its -wal the same mode."""
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.chmod(self.path, 0o600)
+        except OSError as error:
+            raise JournalUnavailable(
+                f"The journal {self.path} cannot be opened: {error.strerror}. It was left as it is. "
+                "Give the agent's user read and write access to it."
+            ) from error
+
     async def _disconnect(self) -> None:
         # The reader first: the last connection to close checkpoints, and that must be the writer.
-        for connection in (self._reader, self._writer):
-            if connection is not None:
-                await connection.close()
-        self._reader = self._writer = None
+        connections = self._reader, self._writer
+        self._reader = self._writer = None  # whoever comes now hears that it is closed
+        await _close_all(*connections)
 
     def _identity(self) -> tuple[tuple[int, int], ...] | None:
         """Tell the journal and its -wal from files that were put in their place."""

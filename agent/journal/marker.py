@@ -66,7 +66,8 @@ def of(db: Connection) -> Mark:
 
 def refuse_lost(path: Path, journal: Path) -> None:
     """Refuse to begin a new journal where an older one is missing. Raises JournalUnavailable."""
-    if read(path) is not None and not journal.exists():
+    is_there = journal.exists() and journal.stat().st_size > 0
+    if read(path) is not None and not is_there:
         raise JournalUnavailable(
             f"The journal {journal} is gone, but {path.name} says that it existed. Nothing was "
             "made in its place. Put the file or a backup back; or, if what it held is given up, "

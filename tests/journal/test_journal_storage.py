@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import random
 import shutil
 import sqlite3
@@ -18,6 +19,7 @@ import pytest
 from journal_helpers import GUID, Book, FakeClock, make_driver
 
 from agent.change import State
+from agent.clock import SystemClock
 from agent.contact import Key
 from agent.errors import (
     Conflict,
@@ -28,7 +30,8 @@ from agent.errors import (
     Overloaded,
     SchemaTooNew,
 )
-from agent.journal import changes, contacts, database, states
+from agent.journal import changes, contacts, database, driver, states
+from agent.journal.journal import Journal
 
 
 def digest(path: Path) -> str:
@@ -735,3 +738,19 @@ async def test_a_journal_that_was_pruned_is_not_taken_for_an_old_one(
 
     async with Book(crashed / "journal.db", clock) as book:
         assert not (await book.now(waiting)).unknown
+
+
+async def test_nobody_else_can_read_the_journal_or_what_stands_beside_it(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        journal = Journal(database.Database(tmp_path / "journal.db", driver.plain()), SystemClock())
+        await journal.open()
+        try:
+            modes = {path.name: path.stat().st_mode & 0o077 for path in tmp_path.iterdir()}
+        finally:
+            await journal.close()
+    finally:
+        os.umask(before)
+
+    assert {"journal.db", "journal.db-wal"} <= modes.keys()
+    assert set(modes.values()) == {0}
