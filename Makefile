@@ -40,6 +40,7 @@ test-system: $(INSTALLED) system-tools ## Run the tests that need the machine: s
 
 bench: $(INSTALLED) ## Measure how fast changes are taken and delivered
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.fleet
 
 check: check-style check-types check-imports ## Run every check that needs no test
 

@@ -359,7 +359,12 @@ _FREE = """
              OR e.state IN ('sending', 'batched', 'uploaded', 'imported')))"""
 _HEAD = f"{_FREE} AND ch.due <= :now"
 _LANE_HEAD = f"{_SELECT} WHERE ch.lane = :lane AND {_HEAD} ORDER BY ch.leaps DESC, ch.seq LIMIT 1"
-_DUE_LANES = f"SELECT ch.lane FROM changes ch WHERE {_HEAD} ORDER BY ch.due, ch.seq LIMIT :limit"
+# What was tried and put off comes before what was never tried: it is little, each waits in between,
+# and among it is who stood at the till a moment ago. Both come from the index on (due, seq).
+_PUT_OFF_LANES = f"""SELECT ch.lane FROM changes ch WHERE {_HEAD} AND ch.due > 0
+ ORDER BY ch.due, ch.seq LIMIT :limit"""
+_UNTRIED_LANES = f"""SELECT ch.lane FROM changes ch WHERE {_HEAD} AND ch.due = 0
+ ORDER BY ch.seq LIMIT :limit"""
 _FOLLOWERS = f"""{_SELECT} WHERE ch.lane = ? AND ch.holds = 1 AND ch.seq > ?
  ORDER BY ch.seq LIMIT 50"""
 _TAKE = """
@@ -371,9 +376,15 @@ SELECT payload, payload_sha256 FROM changes WHERE lane = ? AND seq > ?
 
 
 def due_lanes(db: Connection, now: float, limit: int) -> tuple[int, ...]:
-    """Give lanes whose head is due, the longest waiting first. `now` is monotonic."""
-    rows = db.execute(_DUE_LANES, {"now": now, "limit": limit})
-    return tuple(row["lane"] for row in rows)
+    """Give lanes whose head is due: first what was put off, then the rest, oldest first.
+
+    `now` is monotonic.
+    """
+    found: list[int] = []
+    for query in (_PUT_OFF_LANES, _UNTRIED_LANES):
+        rows = db.execute(query, {"now": now, "limit": limit - len(found)})
+        found += [row["lane"] for row in rows]
+    return tuple(found)
 
 
 _OLDEST_FREE = f"{_SELECT} WHERE {_FREE} ORDER BY ch.seq LIMIT 1"

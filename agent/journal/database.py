@@ -137,8 +137,8 @@ class Database:
             os.chmod(self.path, 0o600)
         except OSError as error:
             raise JournalUnavailable(
-                f"The journal {self.path} cannot be opened: {error.strerror}. It was left as it is. "
-                "Give the agent's user read and write access to it."
+                f"The journal {self.path} cannot be opened: {error.strerror}. It was left as "
+                "it is. Give the agent's user read and write access to it."
             ) from error
 
     async def _disconnect(self) -> None:

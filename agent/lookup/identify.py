@@ -78,8 +78,14 @@ class Identifier:
         if absent_s is not None:
             return await self._not_found(keys, Source.CACHE, absent_s)
         progress = await self._cache.progress()
+        coming = await self._journal.read(partial(_with_open_change, keys=keys))
+        give_up = asyncio.get_running_loop().time() + wait_s
         try:
             found = await self._ask_engage(wanted, wait_s)
+            if found is None and coming is not None and not await self._is_coming(keys):
+                # It got there, or was refused, while Engage was asked: only a new answer tells.
+                left_s = give_up - asyncio.get_running_loop().time()
+                found = await self._ask_engage(wanted, max(0.5, left_s))
         except SeveralMatch as error:
             raise MultipleMatches(error.contact_ids) from error
         except Refused:
@@ -103,6 +109,9 @@ class Identifier:
         if pending is not None:
             return Identified(pending.public_id, Provenance(Source.JOURNAL))
         return Identified(None, Provenance(source, age_s, self._cache.absent_ttl_s))
+
+    async def _is_coming(self, keys: tuple[Key, ...]) -> bool:
+        return await self._journal.read(partial(_with_open_change, keys=keys)) is not None
 
     async def _ask_engage(self, wanted: Mapping[str, str], wait_s: float) -> str | None:
         refuse_offline(self._client)

@@ -10,16 +10,18 @@ from agent.clock import Clock
 # What people do by hand is never slower than this: it is little, and they are waiting.
 _SLOWEST = 1.0
 # The backlog may become much slower: 2,000 tills that share 50 calls a second have 0.025 each.
-_SLOWEST_BACKLOG = 0.02
-# What a 429 leaves of the rates, and their growth with each answered call. At a limit that many
-# tills share these decide how often it is overstepped, and how soon tills that are left alone
-# become fast again: docs/decisions/0010.
+_SLOWEST_BACKLOG = 0.01
+# What a 429 leaves of the rates, and how they grow with each answered call. The backlog's growth is
+# small after a 429 and quickens with every answer since: tills that share a limit seldom overstep
+# it, and one that is left alone is soon fast again. Measured in docs/decisions/0010.
 _CUT = 0.5
-_BACKLOG_CUT = 0.25
 _GROWTH = 0.1
+_BACKLOG_CUT = 0.25
 _BACKLOG_GROWTH = 0.03
-# After an outage the backlog begins at this part of its rate, and grows fast until the first 429.
-_SLOW_START = 0.025
+_QUICKENING = 0.002
+_FASTEST_GROWTH = 0.1
+# After an outage the backlog begins at this part of its rate.
+_SLOW_START = 0.1
 
 
 class Pace:
@@ -31,7 +33,7 @@ class Pace:
         self._backlog_full = min(backlog_per_s, per_s)
         self.share = 1.0  # halved by each 429, grown again by answers
         self.backlog_share = 1.0  # the same for the backlog, which also begins slowly
-        self._backlog_growth = _GROWTH
+        self._backlog_growth = _BACKLOG_GROWTH
         self._tokens = max(1.0, per_s)
         self._backlog_tokens = 1.0
         self._filled_at = clock.monotonic()
@@ -68,11 +70,12 @@ class Pace:
         """Engage took a call: grow towards the full rate again."""
         self.share = min(1.0, self.share * (1 + _GROWTH))
         self.backlog_share = min(1.0, self.backlog_share * (1 + self._backlog_growth))
+        self._backlog_growth = min(_FASTEST_GROWTH, self._backlog_growth + _QUICKENING)
 
     def begin_slowly(self) -> None:
         """The line is back, and with it perhaps a whole chain's tills."""
         self.backlog_share = min(self.backlog_share, _SLOW_START)
-        self._backlog_growth = _GROWTH
+        self._backlog_growth = _FASTEST_GROWTH  # until a 429 says that others are back, too
 
     def _fill(self) -> None:
         now = self._clock.monotonic()
