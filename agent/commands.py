@@ -11,7 +11,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,9 @@ async def _serve(settings: config.Config) -> int:
         loop.add_signal_handler(name, stop.set)
     agent = Agent(settings)
     try:
-        await agent.start()
+        await _unless(stop, agent.start())
+    except asyncio.CancelledError:
+        return OK
     except OSError as error:
         print(
             f"till-agent: cannot listen on {settings.server.host}:{settings.server.port}: "
@@ -140,6 +142,19 @@ async def _serve(settings: config.Config) -> int:
     finally:
         await agent.stop()
     return OK
+
+
+async def _unless(stop: asyncio.Event, starting: Coroutine[Any, Any, None]) -> None:
+    """Start, but not any longer once a stop is asked for: a port may be taken for a while.
+
+    Raises CancelledError then, and what the start raises.
+    """
+    task, stopped = asyncio.create_task(starting), asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not task.done():
+        task.cancel()
+    await task
 
 
 def _check(options: argparse.Namespace) -> int:

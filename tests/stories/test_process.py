@@ -223,6 +223,26 @@ async def test_port_that_is_taken_at_boot_is_tried_again(
             await process.stop()
 
 
+async def test_stop_while_the_port_is_taken_does_not_wait_for_it(
+    sandbox: Sandbox, tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    with taken_port() as port:
+        process = Process(lay_till(sandbox, tmp_path / "till", {"server": {"port": port}}), session)
+        starting = asyncio.create_task(process.start())
+        try:
+            await eventually(lambda: "port_taken" in process.output(), "it sees the port taken")
+
+            # The port would be tried for 30 seconds; terminate() gives up before that.
+            code = await process.terminate()
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await process.stop()
+
+    assert code == 0
+    assert "Traceback" not in process.output()
+
+
 @contextlib.contextmanager
 def taken_port() -> Iterator[int]:
     with socket.socket() as taken:
