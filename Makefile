@@ -18,7 +18,7 @@ LOCK := $(LOCK_VENV)/bin/pip-compile --quiet --generate-hashes --no-header --no-
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-system system-tools bench check check-style check-types \
+.PHONY: help run demo test test-system system-tools soak bench check check-style check-types \
 	check-imports lock clean setup
 
 help: ## List the targets
@@ -37,6 +37,9 @@ test: $(INSTALLED) ## Run the quick tests
 
 test-system: $(INSTALLED) system-tools ## Run the tests that need the machine: sshd, Chromium, kills
 	$(BIN)/python -m pytest -m system $(ARGS)
+
+soak: $(INSTALLED) ## Play thousands of random histories: make soak ARGS="--histories 20000 --first 1"
+	$(BIN)/python tests/proof $(ARGS)
 
 bench: $(INSTALLED) ## Measure how fast changes are taken and delivered
 	$(BIN)/python -m tests.bench

@@ -74,18 +74,14 @@ class Identifier:
             )
         keys = self._keys(wanted)
         question = tuple(sorted(wanted.items()))
+        # First of all: it may get there while Engage is asked, and then it is open no more.
+        coming = await self._journal.read(partial(_with_open_change, keys=keys))
         absent_s = await self._cache.absent_for_s(question)
         if absent_s is not None:
-            return await self._not_found(keys, Source.CACHE, absent_s)
+            return await self._not_found(keys, coming, Source.CACHE, absent_s)
         progress = await self._cache.progress()
-        coming = await self._journal.read(partial(_with_open_change, keys=keys))
-        give_up = asyncio.get_running_loop().time() + wait_s
         try:
             found = await self._ask_engage(wanted, wait_s)
-            if found is None and coming is not None and not await self._is_coming(keys):
-                # It got there, or was refused, while Engage was asked: only a new answer tells.
-                left_s = give_up - asyncio.get_running_loop().time()
-                found = await self._ask_engage(wanted, max(0.5, left_s))
         except SeveralMatch as error:
             raise MultipleMatches(error.contact_ids) from error
         except Refused:
@@ -99,19 +95,19 @@ class Identifier:
             await self._remember(wanted, keys, found)
             return Identified(found, Provenance(Source.ENGAGE))
         self._cache.note_absent(question, progress)
-        return await self._not_found(keys, Source.ENGAGE)
+        return await self._not_found(keys, coming, Source.ENGAGE)
 
     async def _not_found(
-        self, keys: tuple[Key, ...], source: Source, age_s: float = 0.0
+        self, keys: tuple[Key, ...], coming: Contact | None, source: Source, age_s: float = 0.0
     ) -> Identified:
-        """Engage says that there is no such contact: then there may be one on its way to it."""
-        pending = await self._journal.read(partial(_with_open_change, keys=keys))
+        """Engage says that there is no such contact: then there may be one on its way to it.
+
+        `coming` is the one that was on its way before Engage was asked.
+        """
+        pending = coming or await self._journal.read(partial(_with_open_change, keys=keys))
         if pending is not None:
             return Identified(pending.public_id, Provenance(Source.JOURNAL))
         return Identified(None, Provenance(source, age_s, self._cache.absent_ttl_s))
-
-    async def _is_coming(self, keys: tuple[Key, ...]) -> bool:
-        return await self._journal.read(partial(_with_open_change, keys=keys)) is not None
 
     async def _ask_engage(self, wanted: Mapping[str, str], wait_s: float) -> str | None:
         refuse_offline(self._client)

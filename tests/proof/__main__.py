@@ -1,0 +1,65 @@
+"""Plays many histories on all processors: `python tests/proof --histories 20000 --first 1`.
+
+Goes on after a failure and lists the numbers in the end; `--play <number>` plays one again and
+shows its log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from history_steps import numbered
+from history_world import BrokenError, outcome_of, play_number
+
+_EVERY_S = 30.0
+
+
+def _show(number: int) -> int:
+    setup, steps = numbered(number)
+    print(f"setup = {setup}", *steps, sep="\n")
+    with tempfile.TemporaryDirectory(prefix="history-") as folder:
+        try:
+            print("\n".join(play_number(Path(folder), number)))
+        except BrokenError as error:
+            print("\n".join(getattr(error, "__notes__", ())), f"broken: {error}", sep="\n")
+            return 1
+    return 0
+
+
+def main() -> int:
+    """Play, and say what broke; the exit code is 1 if anything did."""
+    chooser = argparse.ArgumentParser(prog="python tests/proof", description=__doc__)
+    chooser.add_argument("--histories", type=int, default=2000)
+    chooser.add_argument("--first", type=int, default=int(time.time()) * 100_000)
+    chooser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    chooser.add_argument("--play", type=int, help="only this one, with its log")
+    given = chooser.parse_args()
+    if given.play is not None:
+        return _show(given.play)
+    print(f"Histories {given.first} to {given.first + given.histories - 1}", flush=True)
+    numbers = range(given.first, given.first + given.histories)
+    broken: list[int] = []
+    began = said = time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(given.workers, maxtasksperchild=200) as pool:
+        for done, (number, problem) in enumerate(pool.imap_unordered(outcome_of, numbers), start=1):
+            if problem is not None:
+                broken.append(number)
+                print(f"{number}: {problem[:1000]}", flush=True)
+            if time.monotonic() - said > _EVERY_S:
+                said = time.monotonic()
+                print(f"{done} played, {len(broken)} broken", flush=True)
+    minutes = (time.monotonic() - began) / 60
+    print(
+        f"{given.histories} histories in {minutes:.1f} minutes, {len(broken)} broken: "
+        f"{sorted(broken)}"
+    )
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
