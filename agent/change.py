@@ -18,6 +18,10 @@ from agent.contact import Contact
 Attributes = Mapping[str, Any]
 
 
+# Made once: json.dumps would make a new encoder for each change.
+_canonical = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+
+
 class Kind(StrEnum):
     """What is asked for."""
 
@@ -87,7 +91,7 @@ class Payload:
 
     def to_json(self) -> str:
         """Give the canonical text that the journal keeps."""
-        return json.dumps(
+        return _canonical(
             {
                 "attributes": self.attributes,
                 "defaults": self.defaults,
@@ -96,10 +100,7 @@ class Payload:
                 "storeExternalId": self.store_external_id,
                 "asUnapproved": self.as_unapproved,
                 "clear": list(self.clear),
-            },
-            ensure_ascii=False,
-            separators=(",", ":"),
-            sort_keys=True,
+            }
         )
 
     @classmethod

@@ -104,9 +104,6 @@ def _run(options: argparse.Namespace) -> int:
     for warning in (*config.warnings(settings), *config.file_hints(settings)):
         print(f"till-agent: note: {warning}", file=sys.stderr)
     events.set_up(settings.log.level, settings.log.format)
-    # The journal's thread asks for the interpreter many times a transaction; at the usual 5 ms it
-    # would wait for the loop each time.
-    sys.setswitchinterval(0.0005)
     loop = asyncio.new_event_loop()
     try:
         code = loop.run_until_complete(_serve(settings))

@@ -184,14 +184,16 @@ def upgrade_payload(
     return Payload(attributes=attributes, contact_type=target)
 
 
+# Made once: json.dumps would make a new encoder for each request.
+_canonical = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+
+
 def request_fingerprint(method: str, path: str, query: Iterable[tuple[str, str]], body: Any) -> str:
     """Return the SHA-256, in hex, of what makes two requests the same request.
 
     Method, path, the query in any order, and the body as JSON in any order of its names.
     """
-    said = json.dumps(
-        [method.upper(), path, sorted(query), body], sort_keys=True, separators=(",", ":")
-    )
+    said = _canonical([method.upper(), path, sorted(query), body])
     return hashlib.sha256(said.encode()).hexdigest()
 
 
