@@ -231,6 +231,40 @@ def test_decisions_that_the_code_names_exist() -> None:
         assert set(named) <= existing, path
 
 
+CASES = 93
+UNPROVED = ("proved", "built")  # what a case is not yet
+
+
+def test_failure_cases_name_tests_that_exist() -> None:
+    text = text_of("docs/failure-cases.md")
+    rows = re.findall(r"^\| (\d+) \|.+\| (.+) \|$", text, re.MULTILINE)
+    proofs = [proof for _, proof in rows]
+    open_ends = [re.match(r"not (?:proved|built) yet: ", proof) for proof in proofs]
+    named = set(re.findall(r"`([\w/]+\.py)::(\w+)`", text))
+
+    assert [int(number) for number, _ in rows] == list(range(1, CASES + 1))
+    for proof, open_end in zip(proofs, open_ends, strict=True):
+        assert open_end or re.fullmatch(r"`[\w/]+\.py::\w+`(, `[\w/]+\.py::\w+`)*", proof)
+    assert sorted(f"{path}::{name}" for path, name in named if name not in proofs_in(path)) == []
+    without = [sum(proof.startswith(f"not {what} yet") for proof in proofs) for what in UNPROVED]
+    assert re.findall(r"(\d+) are proved, (\d+) not proved yet, (\d+) not built yet", text) == [
+        tuple(str(count) for count in (CASES - sum(without), *without))
+    ]
+    assert f"Of {CASES} cases" in text
+
+
+def proofs_in(path: str) -> set[str]:
+    """Give the names of the tests of a file below tests/; none where it does not exist."""
+    place = ROOT / "tests" / path
+    found = ast.walk(parsed(place)) if place.is_file() else ()
+    return {
+        node.name
+        for node in found
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+    }
+
+
 # --- what is in git -----------------------------------------------------------------------------
 
 
