@@ -221,7 +221,8 @@ class Agent:
         )
 
     def _problems(self) -> Sequence[str]:
-        found = (self._clock_problem(), self.sealer.problem, self.stall.problem)
+        files = self.uploader.problem if isinstance(self.uploader, Uploader) else None
+        found = (self._clock_problem(), self.sealer.problem, files, self.stall.problem)
         return [text for text in found if text]
 
     def _sure_now(self) -> datetime | None:

@@ -1,4 +1,4 @@
-"""The calendar jobs: what happens once a night. Never a retry: those wait in the journal."""
+"""The calendar jobs: what happens by the time of day. Never a retry: those wait in the journal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PAGE = 500
 
 
 class Schedule:
-    """Runs the nightly jobs by the till's own time of day."""
+    """Runs the jobs by the till's own time of day."""
 
     def __init__(
         self, journal: Journal, sure_now: Callable[[], datetime | None], *, retain_days: int
@@ -36,7 +36,8 @@ class Schedule:
         scheduler = AsyncIOScheduler(
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         )
-        scheduler.add_job(self._safely(self.prune), "cron", hour=3, minute=17, jitter=1800)
+        # Several times a day: a till that is switched off at night must erase all the same.
+        scheduler.add_job(self._safely(self.prune), "cron", hour="*/4", minute=17, jitter=1800)
         scheduler.start()
         self._scheduler = scheduler
 

@@ -581,7 +581,7 @@ class Cache:
 
 @dataclass(frozen=True, kw_only=True)
 class Log:
-    """What is logged, to standard error; never personal data."""
+    """What is logged, to standard output; never personal data."""
 
     level: str = field(
         default="info",

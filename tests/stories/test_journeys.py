@@ -330,6 +330,17 @@ async def test_missing_import_folder_is_not_taken_for_an_imported_file(start: St
 
     assert (await world.pos.change(change_id))["state"] == "uploaded"
 
+    async def asks_for_a_person() -> bool:
+        needs = (await world.pos.status())["needsPerson"]
+        return any("folder" in need["what"] for need in needs)
+
+    async def asks_for_nobody() -> bool:
+        return not await asks_for_a_person()
+
+    await eventually(asks_for_a_person, "the page says what the server refuses")
+    world.sandbox.clear_faults()
+    await eventually(asks_for_nobody, "the page is calm again")
+
 
 async def test_upload_that_breaks_off_is_repeated_until_the_file_is_whole(start: Start) -> None:
     world = await start()

@@ -25,7 +25,7 @@ from agent.delivery.batch.document import (
     transform,
     write_document,
 )
-from agent.delivery.batch.spool import Spool
+from agent.delivery.batch.spool import TEMPORARY_SUFFIX, Spool
 from agent.delivery.folding import fold
 from agent.delivery.link import Link, LinkState
 from agent.delivery.routing import file_part, key_value
@@ -259,8 +259,10 @@ class Sealer:
         stylesheet = self._config.fallback.xslt
         if stylesheet is None:
             return write_document(elements, stream)
-        # Beside the file, not in /tmp: it holds personal data.
-        with tempfile.NamedTemporaryFile(dir=self._spool.directory, prefix=".plain-") as canonical:
+        # Beside the file, not in /tmp: it holds personal data. After a kill the sweep removes it.
+        with tempfile.NamedTemporaryFile(
+            dir=self._spool.directory, prefix=".plain-", suffix=TEMPORARY_SUFFIX
+        ) as canonical:
             count = write_document(elements, cast(BinaryIO, canonical))
             canonical.flush()
             transform(Path(canonical.name), stylesheet, stream)

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 
 from agent.errors import RouteError
 
-_TEMPORARY_SUFFIX: Final = ".tmp"
+TEMPORARY_SUFFIX: Final = ".tmp"
 
 # What a person can do about it, by errno.
 _REMEDIES: Final = {
@@ -132,7 +132,7 @@ class Spool:
 
     def _temporary(self, name: str) -> Path:
         # Hidden and with another ending, so that no importer or script takes it for a batch.
-        return self.path(name).with_name(f".{name}{_TEMPORARY_SUFFIX}")
+        return self.path(name).with_name(f".{name}{TEMPORARY_SUFFIX}")
 
     def _make_directory(self) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ class Spool:
 
 
 def _is_temporary(name: str) -> bool:
-    return name.startswith(".") and name.endswith(_TEMPORARY_SUFFIX)
+    return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
 
 
 def _write_synced(place: Path, build: Callable[[BinaryIO], int]) -> int:

@@ -49,6 +49,7 @@ class Uploader:
         self._clock = clock
         self.link = Link(clock, offline_after=config.link.offline_after)
         self.imported = asyncio.Event()  # something may be verified
+        self.problem: str | None = None  # what the server refuses, for the page
         self._tries = 0  # since the last success
         self._next_try = 0.0
         self._next_poll = 0.0
@@ -103,9 +104,13 @@ class Uploader:
             self._next_try = self._clock.monotonic() + wait_s
             if error.against_link:
                 self.link.failed(error.message)
+            else:
+                # The line is up and the server says no: a person must see to it.
+                self.problem = error.message
             await self._note_trouble(waiting, error)
         else:
             self._tries = 0
+            self.problem = None
             self.link.heard()
             if self._gate.halt is not None:
                 self._gate.cured()
