@@ -201,11 +201,23 @@ def _replace(path: Path, lines: list[str]) -> None:
         raise
 
 
+def _give_to_group_of(folder: Path, handle: int) -> None:
+    """Let a folder's own group read a new file: root makes it, and the service must know tokens.
+
+    It holds hashes only.
+    """
+    group = folder.stat().st_gid
+    if os.geteuid() == 0 and group != os.getegid():
+        os.fchown(handle, -1, group)
+        os.fchmod(handle, 0o640)
+
+
 def _keep_owner(path: Path, handle: int) -> None:
     """Keep the owner and mode an administrator chose, or the service could not read it any more."""
     try:
         facts = path.stat()
     except FileNotFoundError:
+        _give_to_group_of(path.parent, handle)
         return
     if (facts.st_uid, facts.st_gid) != (os.geteuid(), os.getegid()):
         os.fchown(handle, facts.st_uid, facts.st_gid)

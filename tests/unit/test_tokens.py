@@ -236,3 +236,16 @@ def test_failed_writing_leaves_the_old_file_and_no_other(
 def test_missing_folder_is_told(path: Path) -> None:
     with pytest.raises(TokenProblem, match="cannot be written"):
         tokens.new(path.parent / "missing" / "tokens", "till-1")
+
+
+def test_a_new_file_can_be_read_by_its_folders_group(tmp_path: Path) -> None:
+    folder = tmp_path / "till-agent"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        os.chown(folder, -1, 12345)  # as an administrator gives /etc/till-agent to the service
+
+    tokens.new(folder / "tokens", "pos-1")
+
+    facts = (folder / "tokens").stat()
+    assert facts.st_gid == folder.stat().st_gid
+    assert facts.st_mode & 0o777 == (0o640 if os.geteuid() == 0 else 0o600)
