@@ -6,11 +6,15 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from world import World, eventually, lay_till
 
 from agent.sandbox import Sandbox
@@ -47,7 +51,31 @@ def authority(tmp_path: Path) -> Path:
             *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
             *("-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext", "-out", f"{name}.pem"),
         )
+    sign_expired(folder)
     return folder
+
+
+def sign_expired(folder: Path) -> None:
+    """Make `expired.pem` from `right.pem`: the same names, over since yesterday."""
+    authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    ca_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    right = x509.load_pem_x509_certificate((folder / "right.pem").read_bytes())
+    now = datetime.now(UTC)
+    names = right.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    expired = (
+        x509.CertificateBuilder()
+        .subject_name(right.subject)
+        .issuer_name(authority.subject)
+        .public_key(right.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=30))
+        .not_valid_after(now - timedelta(days=1))
+        .add_extension(names.value, critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    (folder / "expired.pem").write_bytes(expired.public_bytes(serialization.Encoding.PEM))
+    (folder / "expired.key").write_bytes((folder / "right.key").read_bytes())
 
 
 @pytest.fixture
@@ -83,7 +111,9 @@ async def test_certificate_of_an_authority_named_in_the_settings_is_accepted(wor
     await world.pos.until(change_id, "delivered")
 
 
-@pytest.mark.parametrize("world", [("right", False), ("wrong", True)], indirect=True)
+@pytest.mark.parametrize(
+    "world", [("right", False), ("wrong", True), ("expired", True)], indirect=True
+)
 async def test_certificate_that_is_not_accepted_sends_nothing_and_is_said_in_words(
     world: World,
 ) -> None:
