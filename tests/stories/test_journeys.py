@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from world import World, eventually, write_secret
@@ -121,6 +124,34 @@ async def test_cashier_who_waits_while_the_line_goes_down_is_answered_then(start
     assert (status, headers["Agent-State"]) == (202, "waiting")
     assert answer["agent"]["durable"] is True
     assert (await world.pos.status())["link"]["state"] == "offline"
+
+
+async def test_line_that_flaps_makes_no_stream_of_tiny_files(start: Start) -> None:
+    world = await start(fallback={"seal_after_s": 60})
+    changes = []
+    for turn in range(6):
+        world.sandbox.down()
+        changes.append(await world.pos.create(f"vera{turn}@example.test"))
+        await world.pos.tried(changes[-1])
+        world.sandbox.up()
+        await world.pos.until(changes[-1], "delivered")
+
+    assert await world.pos.batches() == []
+    assert world.sandbox.counts()["duplicates"] == 0
+
+
+async def test_the_journal_has_one_connection_that_writes_and_one_that_reads(start: Start) -> None:
+    world = await start()
+    journal = world.till.folder / "journal.db"
+    await asyncio.gather(*(world.pos.create(f"vera{number}@example.test") for number in range(20)))
+
+    opened = [
+        entry
+        for entry in Path("/proc/self/fd").iterdir()
+        if os.path.realpath(entry) == str(journal.resolve())
+    ]
+
+    assert len(opened) == 2
 
 
 async def test_great_backlog_goes_by_file_when_the_line_returns(start: Start) -> None:
