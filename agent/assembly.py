@@ -250,7 +250,13 @@ class Agent:
             worth_waiting=self._api_is_open,
             narrow=self.lookups.profiles.narrow,
         )
-        desk = Desk(self.journal, self.clock, seal=self._seal, routes=self._switches())
+        desk = Desk(
+            self.journal,
+            self.clock,
+            rules_of(self.config),
+            seal=self._seal,
+            routes=self._switches(),
+        )
         guard = Guard(
             self._name_for,
             allowed_hosts=settings.allowed_hosts,

@@ -302,7 +302,7 @@ def _sentences(need: Any) -> list[str]:
 
 
 def _add_changes(commands: Any) -> None:
-    parser = commands.add_parser("changes", help="list, show, retry or discard changes")
+    parser = commands.add_parser("changes", help="list, show, retry, mend or discard changes")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     listing = _add_asking(verbs, "list", "list changes, the newest first", _changes_list)
     listing.add_argument("--state", help="only those in this state, for example rejected")
@@ -310,12 +310,32 @@ def _add_changes(commands: Any) -> None:
     for name, text, act in (
         ("show", "show one change with all its attempts", _changes_show),
         ("retry", "send a rejected or waiting change again now", _changes_retry),
+        ("mend", "put corrected data into a rejected change and send it again", _changes_mend),
         ("discard", "give a rejected change up for good", _changes_discard),
     ):
         verb = _add_asking(verbs, name, text, act)
         verb.add_argument("id", help="the change's id")
+        if name == "mend":
+            verb.add_argument(
+                "file",
+                type=argparse.FileType("r", encoding="utf-8"),
+                help="the body as the POS would send it now, as JSON; - for standard input",
+            )
         if name == "discard":
             verb.add_argument("--reason", default="", help="why, kept with the change")
+
+
+def _changes_mend(options: argparse.Namespace) -> int:
+    try:
+        corrected = json.load(options.file)
+    except ValueError as error:
+        raise AgentError(
+            f"{options.file.name} is not JSON: {error}. Nothing was changed."
+        ) from error
+    change = _Desk(options).ask(
+        "PUT", f"/agent/v1/changes/{_quoted(options.id)}/payload", corrected
+    )
+    return _moved(options, change)
 
 
 def _changes_list(options: argparse.Namespace) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from aiohttp import web
 
-from agent.change import Change, State
+from agent.change import Change, Kind, Payload, State
 from agent.clock import Clock, to_text
 from agent.contact import KEY_ATTRIBUTES
 from agent.errors import MalformedRequest, NotFound
@@ -39,12 +39,14 @@ class Desk:
         self,
         journal: Journal,
         clock: Clock,
+        rules: payload.Rules,
         *,
         seal: Callable[[], Awaitable[int]],
         routes: Mapping[str, RouteSwitch],
     ) -> None:
         self._journal = journal
         self._clock = clock
+        self._rules = rules
         self._seal = seal
         self._routes = routes
 
@@ -56,6 +58,7 @@ class Desk:
             web.get(f"{base}/changes/{{id}}", self.show_change),
             web.post(f"{base}/changes/{{id}}/retry", self.retry),
             web.post(f"{base}/changes/{{id}}/discard", self.discard),
+            web.put(f"{base}/changes/{{id}}/payload", self.mend),
             web.get(f"{base}/contacts/{{ref}}", self.show_contact),
             web.get(f"{base}/batches", self.list_batches),
             web.get(f"{base}/batches/{{name}}", self.show_batch),
@@ -108,6 +111,36 @@ class Desk:
                 reason=reason.strip()[:500],
                 now_text=to_text(self._clock.now()),
             )
+        )
+        self._journal.news.tell_recorded(change.contact.lane)
+        return await self._changed(change)
+
+    async def mend(self, request: web.Request) -> web.Response:
+        """`PUT changes/{id}/payload`: the body that the POS would send now; it is sent again.
+
+        Checked like the call that made the change; where it was created, by whom and which
+        attributes are cleared stay as they were.
+        """
+        data = payload.read_json(await read_body(request))
+        today = self._clock.now().astimezone().date()
+
+        def corrected(change: Change) -> Payload:
+            asked = change.payload
+            if change.kind is Kind.UPDATE:
+                return payload.update_payload(data, asked.clear, self._rules, today)
+            if change.kind is Kind.UPGRADE:
+                return payload.upgrade_payload(data, asked.contact_type or "", self._rules, today)
+            new = payload.create_payload(data, {}, self._rules, today)
+            return replace(
+                new,
+                source=asked.source or new.source,
+                store_external_id=asked.store_external_id or new.store_external_id,
+                as_unapproved=asked.as_unapproved,
+            )
+
+        change_id = request.match_info["id"]
+        change = await self._journal.write(
+            partial(changes.mend, change_id=change_id, corrected=corrected)
         )
         self._journal.news.tell_recorded(change.contact.lane)
         return await self._changed(change)

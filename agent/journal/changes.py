@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -598,6 +598,7 @@ _RETRY = """
 UPDATE changes SET state = 'waiting', holds = 1, due = 0, due_at = NULL, settled_at = NULL,
   retried = 1, alone = 1, api_attempts = 0, batch = NULL, route = 'api'
  WHERE seq = ? AND state = 'rejected'"""
+_PUT_PAYLOAD = "UPDATE changes SET payload = ?, payload_sha256 = ?, error = NULL WHERE seq = ?"
 _RETRY_NOW = "UPDATE changes SET due = 0, due_at = NULL WHERE seq = ? AND state = 'waiting'"
 
 
@@ -620,6 +621,22 @@ def retry(db: Connection, change_id: str) -> Change:
             f"Only a rejected or waiting change can be retried; this one is {change.state}."
         )
     return find(db, change_id)
+
+
+def mend(db: Connection, change_id: str, corrected: Callable[[Change], Payload]) -> Change:
+    """Put corrected data into a rejected change and send it again.
+
+    `corrected` gets the change as it is and gives what it is to ask for; it may raise
+    InvalidChange, and nothing is changed then. Raises NotFound, and Conflict in any other state.
+    """
+    change = find(db, change_id)
+    if change.state is not State.REJECTED:
+        raise Conflict(f"Only a rejected change can be mended; this one is {change.state}.")
+    payload = corrected(change)
+    text = payload.to_json()
+    db.execute(_PUT_PAYLOAD, (text, _digest(text), change.seq))
+    contacts.drop_keys_of_change(db, change.contact.lane, change.seq)
+    return retry(db, change_id)
 
 
 _DISCARD = """

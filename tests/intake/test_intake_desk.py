@@ -246,3 +246,75 @@ async def test_what_waits_is_sealed_by_hand_and_the_batch_is_listed(shop: Shop) 
     assert (change["state"], change["route"], change["batch"]) == ("batched", "file", batch["name"])
     shown = (await shop.pos("GET", f"/agent/v1/batches/{batch['name']}")).body
     assert {**shown, "attempts": 0, "error": None} == {**batch, "attempts": 0, "error": None}
+
+
+# --- mending --------------------------------------------------------------------------------------
+
+
+async def mend(pos: Pos, answer: Answer, body: Any) -> Answer:
+    return await pos("PUT", f"{answer.headers['Location']}/payload", body)
+
+
+async def test_a_rejected_sign_up_is_mended_and_reaches_engage(strict: Shop) -> None:
+    refused = await strict.pos.create("vera@example.test")
+
+    mended = await mend(strict.pos, refused, {"email": "vera@example.test", "lastName": "Lind"})
+
+    assert (mended.status, mended.body["error"]) == (200, None)
+    change = await strict.pos.settled(refused, "delivered")
+    assert change["payload"]["attributes"]["lastName"] == "Lind"
+    (contact,) = strict.sandbox.find("email", "vera@example.test")
+    assert contact["attributes"]["lastName"] == "Lind"
+
+
+async def test_what_waited_for_a_rejected_sign_up_follows_once_it_is_mended(strict: Shop) -> None:
+    refused = await strict.pos.create("vera@example.test")
+    ref = (await strict.pos.change(refused))["contactRef"]
+    waiting = await strict.pos(
+        "PATCH", f"/api/v3/contacts/{ref}", {"city": "Lund"}, Prefer="respond-async"
+    )
+
+    await mend(strict.pos, refused, {"email": "vera@example.test", "lastName": "Lind"})
+
+    await strict.pos.settled(waiting, "delivered")
+    (contact,) = strict.sandbox.find("email", "vera@example.test")
+    assert contact["attributes"]["city"] == "Lund"
+
+
+async def test_a_mended_address_is_what_the_contact_is_found_by(strict: Shop) -> None:
+    refused = await strict.pos.create("vear@example.test")
+
+    await mend(strict.pos, refused, {"email": "vera@example.test", "lastName": "Lind"})
+
+    await strict.pos.settled(refused, "delivered")
+    assert strict.sandbox.find("email", "vear@example.test") == []
+    again = await strict.pos.create("vera@example.test", {"lastName": "Lindh"})
+    assert again.body["id"] == (await strict.pos.change(refused))["contactId"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"email": "no address", "lastName": "Lind"}, 422),
+        ({"lastName": "Lind"}, 422),  # without the key
+        ([], 400),
+    ],
+)
+async def test_a_correction_that_is_wrong_itself_changes_nothing(
+    strict: Shop, body: Any, status: int
+) -> None:
+    refused = await strict.pos.create("vera@example.test")
+    before = await strict.pos.change(refused)
+
+    answer = await mend(strict.pos, refused, body)
+
+    assert answer.status == status
+    assert await strict.pos.change(refused) == before
+
+
+async def test_a_delivered_change_cannot_be_mended(pos: Pos) -> None:
+    created = await pos.create("vera@example.test")
+
+    answer = await mend(pos, created, {"email": "vera@example.test"})
+
+    assert (answer.status, answer.code) == (409, "Conflict")
