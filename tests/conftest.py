@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
+from world import World, lay_till
+
+from agent.sandbox import Sandbox
 
 # Set where everything must be run (.ci/run): a test that would be skipped fails there, so that a
 # missing program cannot make the proof smaller without anybody noticing.
@@ -31,3 +38,51 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _fail_if_skipped(report)
     return report
+
+
+# --- an agent in front of a sandbox; a folder's conftest may put its own in their place ----------
+
+
+@pytest.fixture
+async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
+    async with Sandbox(
+        tmp_path / "sandbox", import_every_s=0, rate_limit=0, create_timeout_s=0.3, seed=1
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def world_type() -> type[World]:
+    return World
+
+
+@pytest.fixture
+def usual_settings() -> dict[str, Any]:
+    """Give what every agent of a folder is started with, unless a test says otherwise."""
+    return {}
+
+
+@pytest.fixture
+async def start(
+    sandbox: Sandbox,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+    world_type: type[World],
+    usual_settings: dict[str, Any],
+) -> AsyncIterator[Callable[..., Awaitable[World]]]:
+    """Start an agent in this process: `await start(retry={"api_attempts": 1})`."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def started(**settings: Any) -> World:
+            till = lay_till(sandbox, tmp_path / "till", {**usual_settings, **settings})
+            world = world_type(sandbox, till, session)
+            stack.push_async_callback(world.stop)
+            return await world.start()
+
+        yield started

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "stories"))
-
-from world import World, lay_till
-
-from agent.sandbox import Sandbox
 
 
 class FakeClock:
@@ -51,30 +40,5 @@ def quick_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
-    async with Sandbox(
-        tmp_path / "sandbox", import_every_s=0, rate_limit=0, create_timeout_s=0.3, seed=1
-    ) as running:
-        yield running
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def start(
-    sandbox: Sandbox, session: aiohttp.ClientSession, tmp_path: Path
-) -> AsyncIterator[Callable[..., Awaitable[World]]]:
-    """Start an agent: `await start(engage={"on_existing": "conflict"})`. No files by default."""
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def started(**settings: Any) -> World:
-            settings.setdefault("fallback", {"seal_after_s": 3600})
-            world = World(sandbox, lay_till(sandbox, tmp_path / "till", settings), session)
-            stack.push_async_callback(world.stop)
-            return await world.start()
-
-        yield started
+def usual_settings() -> dict[str, Any]:
+    return {"fallback": {"seal_after_s": 3600}}  # no files

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[2]))
 
 from agent.delivery.engage.pace import Pace
 from agent.delivery.retry import backlog_after

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
@@ -13,15 +12,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 from journal_helpers import Book, FakeClock
+from world import World, eventually, lay_till
 
 from agent.clock import to_text
 from agent.errors import JournalUnavailable
 from agent.journal import changes, marker
 from agent.sandbox import Sandbox
-
-sys.path.append(str(Path(__file__).parents[1] / "stories"))
-
-from world import World, eventually, lay_till
 
 
 async def test_what_waits_in_a_restored_backup_is_unknown(path: Path, clock: FakeClock) -> None:

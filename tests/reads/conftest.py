@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Self
 
-import aiohttp
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "stories"))
-
-from world import World, eventually, lay_till
+from world import World, eventually
 
 from agent import config
 from agent.assembly import Agent
 from agent.clock import SystemClock
 from agent.delivery.link import LinkState
-from agent.sandbox import Sandbox
 
 
 class ShiftedClock(SystemClock):
@@ -39,7 +31,9 @@ class ShiftedClock(SystemClock):
 class Reading(World):
     """A till whose time can pass, and whose line can be cut for good."""
 
-    clock: ShiftedClock
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.clock = ShiftedClock()
 
     async def start(self) -> Self:
         self.agent = Agent(config.load(self.till.config_path), self.clock)
@@ -79,34 +73,13 @@ class Reading(World):
 
 
 @pytest.fixture
-async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
-    async with Sandbox(
-        tmp_path / "sandbox", import_every_s=0, rate_limit=0, create_timeout_s=0.3, seed=1
-    ) as running:
-        yield running
+def usual_settings() -> dict[str, Any]:
+    return {"fallback": {"seal_after_s": 3600}}  # no files
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def start(
-    sandbox: Sandbox, session: aiohttp.ClientSession, tmp_path: Path
-) -> AsyncIterator[Callable[..., Awaitable[Reading]]]:
-    """Start an agent: `await start(cache={"contact_ttl_s": 0})`. No files."""
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def started(**settings: Any) -> Reading:
-            settings.setdefault("fallback", {"seal_after_s": 3600})
-            world = Reading(sandbox, lay_till(sandbox, tmp_path / "till", settings), session)
-            world.clock = ShiftedClock()
-            stack.push_async_callback(world.stop)
-            return await world.start()
-
-        yield started
+def world_type() -> type[World]:
+    return Reading
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from world import Process, World, lay_till
+from world import Process, lay_till
 
 from agent.sandbox import Sandbox
 
@@ -20,36 +20,6 @@ def quick_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("dispatcher", "batch.sealer", "batch.uploader", "batch.verify"):
         monkeypatch.setattr(f"agent.delivery.{name}._TICK_S", 0.05)
     monkeypatch.setattr("agent.delivery.batch.verify._AFTER_PATCH_S", 0.1)
-
-
-@pytest.fixture
-async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
-    async with Sandbox(
-        tmp_path / "sandbox", import_every_s=0, rate_limit=0, create_timeout_s=0.3, seed=1
-    ) as running:
-        yield running
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    timeout = aiohttp.ClientTimeout(total=20)
-    async with aiohttp.ClientSession(timeout=timeout) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def start(
-    sandbox: Sandbox, session: aiohttp.ClientSession, tmp_path: Path
-) -> AsyncIterator[Callable[..., Awaitable[World]]]:
-    """Start an agent in this process: `await start(retry={"api_attempts": 1})`."""
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def started(**settings: Any) -> World:
-            world = World(sandbox, lay_till(sandbox, tmp_path / "till", settings), session)
-            stack.push_async_callback(world.stop)
-            return await world.start()
-
-        yield started
 
 
 @pytest.fixture

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Iterator
 from getpass import getuser
 from pathlib import Path
 
 import aiohttp
 import pytest
+from openssh import OpenSsh, find_sshd
 from world import World, eventually, lay_till
 
 from agent.sandbox import Sandbox
-
-sys.path.append(str(Path(__file__).parents[1] / "routes"))
-
-from openssh import OpenSsh, find_sshd
 
 pytestmark = [
     pytest.mark.system,
