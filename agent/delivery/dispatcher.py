@@ -24,6 +24,7 @@ from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link, LinkState
 from agent.delivery.outcome import Outcome, Result
 from agent.delivery.retry import backlog_after, next_wait
+from agent.delivery.ring import until_rung
 from agent.errors import AgentError, ForbiddenMove, JournalError, NotAuthorised, RouteError
 from agent.journal import changes, states
 from agent.journal.changes import Attempt, Claim, Settlement
@@ -99,7 +100,7 @@ class Dispatcher:
                 except JournalError as error:
                     events.log().error("journal_trouble", where="dispatcher", error=error.message)
                     await asyncio.sleep(_JOURNAL_REST_S)
-                await self._rest()
+                await until_rung(self._journal.news.recorded, _TICK_S)
         finally:
             probing.cancel()
             self._stopping = True
@@ -109,15 +110,6 @@ class Dispatcher:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _rest(self) -> None:
-        recorded = self._journal.news.recorded
-        try:
-            async with asyncio.timeout(_TICK_S):
-                await recorded.wait()
-        except TimeoutError:
-            pass
-        recorded.clear()
 
     async def _turn(self) -> None:
         self._note_return()

@@ -24,6 +24,7 @@ from agent.config import Config
 from agent.contact import Key, keys_of
 from agent.delivery.batch.sealer import Sealer, element_of
 from agent.delivery.retry import next_wait
+from agent.delivery.ring import until_rung
 from agent.errors import JournalError, NotAuthorised, RouteError
 from agent.journal import batches
 from agent.journal.batches import Batch, Entry
@@ -74,12 +75,7 @@ class BulkUploader:
                     await self._turn()
             except JournalError as error:
                 events.log().error("journal_trouble", where="bulk", error=error.message)
-            try:
-                async with asyncio.timeout(min(_TICK_S, self._config.sftp.poll_s)):
-                    await self._sealer.written.wait()
-            except TimeoutError:
-                pass
-            self._sealer.written.clear()
+            await until_rung(self._sealer.written, min(_TICK_S, self._config.sftp.poll_s))
 
     def hurry(self) -> None:
         """A person asked: do not wait for the next try."""

@@ -19,6 +19,7 @@ from agent.delivery.batch.spool import Spool
 from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link
 from agent.delivery.retry import next_wait
+from agent.delivery.ring import until_rung
 from agent.errors import HostKeyChanged, JournalError, NotAuthorised, RouteError
 from agent.journal import batches
 from agent.journal.batches import Batch
@@ -61,12 +62,7 @@ class Uploader:
                 await self._turn()
             except JournalError as error:
                 events.log().error("journal_trouble", where="uploader", error=error.message)
-            try:
-                async with asyncio.timeout(min(_TICK_S, self._config.sftp.poll_s)):
-                    await self._sealer.written.wait()
-            except TimeoutError:
-                pass
-            self._sealer.written.clear()
+            await until_rung(self._sealer.written, min(_TICK_S, self._config.sftp.poll_s))
 
     def hurry(self) -> None:
         """A person asked: do not wait for the next try."""

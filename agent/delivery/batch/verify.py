@@ -21,6 +21,7 @@ from agent.config import Config
 from agent.contact import Key
 from agent.delivery.difference import differs
 from agent.delivery.folding import fold
+from agent.delivery.ring import until_rung
 from agent.errors import ContactGone, JournalError, Refused, RouteError, SeveralMatch
 from agent.journal import batches
 from agent.journal.batches import Unverified
@@ -70,12 +71,7 @@ class Verifier:
                 busy = False
             if busy:
                 continue
-            try:
-                async with asyncio.timeout(_TICK_S):
-                    await self._imported.wait()
-            except TimeoutError:
-                pass
-            self._imported.clear()
+            await until_rung(self._imported, _TICK_S)
 
     async def _turn(self) -> bool:
         now = self._clock.monotonic()
