@@ -302,7 +302,7 @@ def lines_in_git() -> Iterator[tuple[str, str]]:
 
 # Put together, so that this file does not find itself.
 INDEX_HOST = re.compile(
-    "|".join([r"pypi\.(?:org|python)", r"python" + r"hosted\.org", r"/sim" + "ple/"])
+    "|".join([r"py" + r"pi\.(?:org|python)", r"python" + r"hosted\.org", r"/sim" + "ple/"])
 )
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work|workspace)/[\w.-]+")
 OPEN_TASK = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b(?!\(#\d+\))")
