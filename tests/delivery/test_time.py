@@ -124,15 +124,18 @@ async def test_batch_names_stay_unique_when_the_clock_goes_back(
     world.sandbox.down()
     moment = clock.now()
     for number in range(3):
-        clock.wall_moved = moment - SystemClock().now()  # the same second every time
-        await world.pos.create(f"vera{number}@example.test")
-        await world.pos.call("POST", "/agent/v1/batches/seal")
+        change_id = await world.pos.create(f"vera{number}@example.test")
 
-    async def three() -> list[str] | None:
-        names = [each["name"] for each in await world.pos.batches()]
-        return names if len(names) >= 3 else None
+        async def sealed(change_id: str = change_id) -> bool:
+            clock.wall_moved = moment - SystemClock().now()  # the same second every time
+            await world.pos.call("POST", "/agent/v1/batches/seal")
+            return bool((await world.pos.change(change_id))["state"] == "batched")
 
-    names = await eventually(three, "three batches")
+        # It may just be under way by the API, and then it is not sealed yet.
+        await eventually(sealed, "the change is in a file")
+
+    names = [each["name"] for each in await world.pos.batches()]
+    assert len(names) >= 3
     assert len(set(names)) == len(names)
 
 
