@@ -28,13 +28,14 @@ from agent.delivery.batch.sftp import SftpServer
 from agent.delivery.batch.spool import Spool
 from agent.delivery.batch.uploader import Uploader
 from agent.delivery.dispatcher import Dispatcher
-from agent.delivery.engage import answers, mapping
+from agent.delivery.engage import answers
 from agent.delivery.engage.client import EngageClient
+from agent.delivery.engage.finding import find_contact
 from agent.delivery.engage.pace import Pace
 from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link, LinkState
 from agent.delivery.stall import StallDetector
-from agent.errors import IntakeError, JournalError, JournalUnavailable, SeveralMatch
+from agent.errors import IntakeError, JournalError, JournalUnavailable
 from agent.intake import server
 from agent.intake.contacts import ContactCalls
 from agent.intake.desk import Desk, RouteSwitch
@@ -180,20 +181,12 @@ class Agent:
         )
 
     async def _look_up(self, keys: Sequence[Key], contact_type: str | None) -> str | None:
-        query = partial(
-            mapping.lookup_query,
-            keys,
-            first=self.config.engage.contact_key,
-            custom_key=self.config.engage.custom_key,
-        )
-        call = partial(self.client.call, "GET", "/contacts/id", answers.looked_up, person=False)
-        wanted = query()
-        if wanted is None:
-            return None
-        try:
-            return await call(query=wanted)
-        except SeveralMatch:
-            return await call(query=query(contact_type=contact_type))
+        async def ask(_: str, query: dict[str, str]) -> str | None:
+            return await self.client.call(
+                "GET", "/contacts/id", answers.looked_up, query=query, person=False
+            )
+
+        return await find_contact(ask, self.config.engage, keys, contact_type)
 
     async def _fetch(self, contact_id: str) -> dict[str, Any]:
         return await self.client.call(

@@ -65,6 +65,13 @@ def keys_of(attributes: Mapping[str, Any]) -> tuple[Key, ...]:
     )
 
 
+def contact_type_of(contact: Mapping[str, Any] | None) -> str | None:
+    """Give `meta.contactType` of a contact as Engage answers it."""
+    meta = contact.get("meta") if contact else None
+    value = meta.get("contactType") if isinstance(meta, dict) else None
+    return value if isinstance(value, str) else None
+
+
 def is_uuid(text: str) -> bool:
     """Say whether a text has the shape of a GUID, upper or lower case."""
     return _UUID.fullmatch(text) is not None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agent import errors
+from agent.contact import contact_type_of
 from agent.delivery.engage import answers
 from agent.delivery.engage.answers import Answer
 
@@ -201,4 +202,4 @@ def test_no_retry_after_is_none() -> None:
 
 @pytest.mark.parametrize("contact", [None, {}, {"meta": None}, {"meta": {"contactType": 7}}])
 def test_contact_type_is_none_where_it_does_not_stand(contact: Any) -> None:
-    assert answers.contact_type_of(contact) is None
+    assert contact_type_of(contact) is None

@@ -54,3 +54,27 @@ async def test_a_bulk_call_whose_answer_is_lost_is_sent_again_and_doubles_nobody
     assert len(world.calls("POST", "/contacts/bulk")) == 1
     assert len(world.calls("PATCH", "/contacts/bulk")) == 1
     assert sandbox.counts()["duplicates"] == 0
+
+
+async def test_a_contact_that_became_several_is_left_to_a_person_and_the_others_go(
+    start: Callable[..., Awaitable[World]], sandbox: Sandbox
+) -> None:
+    world = await start(fallback=BULK)
+    sandbox.down()
+    unclear = await world.pos.create("several@example.test", firstName="Vera")
+    clear = await world.pos.create("vera@example.test", firstName="Vera")
+    for change in (unclear, clear):
+        await world.pos.until(change, "batched")
+    sandbox.set_fault("not_unique")
+    sandbox.set_fault("status", method="POST", path="/contacts/bulk", times=1)
+    # Two of a type that was not asked for: neither is meant, and a third would make it worse.
+    several = [sandbox.seed(email="several@example.test", contactType="Contact") for _ in range(2)]
+
+    sandbox.up()
+
+    await world.pos.until(clear, "confirmed")
+    change = await world.pos.until(unclear, "rejected")
+    assert change["error"]["code"] == "MultipleMatches"
+    assert {contact["id"] for contact in sandbox.find("email", "several@example.test")} == set(
+        several
+    )

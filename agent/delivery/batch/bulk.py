@@ -25,7 +25,7 @@ from agent.contact import Key, keys_of
 from agent.delivery.batch.sealer import Sealer, element_of
 from agent.delivery.retry import next_wait
 from agent.delivery.ring import until_rung
-from agent.errors import JournalError, NotAuthorised, RouteError
+from agent.errors import JournalError, NotAuthorised, Refused, RouteError, SeveralMatch
 from agent.journal import batches
 from agent.journal.batches import Batch, Entry
 from agent.journal.journal import Journal
@@ -127,7 +127,10 @@ class BulkUploader:
             page = await self._journal.read(read)
             for entry in page:
                 if _creates(entry) and batch.attempts:
-                    entry = await self._looked_up(entry)
+                    try:
+                        entry = await self._looked_up(entry)
+                    except (Refused, SeveralMatch):
+                        continue  # verifying says why to a person; the others go
                 method = "POST" if _creates(entry) else "PATCH"
                 body = body_of(entry, self._config.engage.contact_key)
                 groups.setdefault((method, entry.contact_type), []).append(body)

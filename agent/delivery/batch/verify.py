@@ -18,7 +18,7 @@ from agent import events
 from agent.change import Fault
 from agent.clock import Clock, to_text
 from agent.config import Config
-from agent.contact import Key
+from agent.contact import Key, contact_type_of
 from agent.delivery.difference import differs
 from agent.delivery.folding import fold
 from agent.delivery.ring import until_rung
@@ -110,7 +110,7 @@ class Verifier:
     async def _compare(self, item: Unverified, contact_id: str, contact: dict[str, Any]) -> None:
         wanted = fold(item.entry.asked).attributes
         names = differs(wanted, contact)
-        kind = _type_of(contact)
+        kind = contact_type_of(contact)
         if not names:
             await self._settle(item, contact_id=contact_id, contact_type=kind)
         elif item.patched:
@@ -203,9 +203,3 @@ def _differing(names: Sequence[str]) -> Fault:
             for name in names
         ),
     )
-
-
-def _type_of(contact: dict[str, Any]) -> str | None:
-    meta = contact.get("meta")
-    value = meta.get("contactType") if isinstance(meta, dict) else None
-    return value if isinstance(value, str) else None

@@ -144,13 +144,6 @@ def _contact(answer: Answer) -> dict[str, Any] | None:
     return None
 
 
-def contact_type_of(contact: Mapping[str, Any] | None) -> str | None:
-    """Give `meta.contactType` of a contact as Engage answers it."""
-    meta = contact.get("meta") if contact else None
-    value = meta.get("contactType") if isinstance(meta, dict) else None
-    return value if isinstance(value, str) else None
-
-
 # --- what went wrong ----------------------------------------------------------------------------
 
 

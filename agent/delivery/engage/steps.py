@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from agent.change import Change, Fault, Kind, Payload
 from agent.config import Engage
-from agent.contact import Key, keys_of
+from agent.contact import Key, contact_type_of, keys_of
 from agent.delivery.engage import answers, mapping
 from agent.delivery.engage.client import EngageClient
+from agent.delivery.engage.finding import find_contact
 from agent.delivery.folding import fold, foldable
 from agent.delivery.outcome import Outcome, Result
 from agent.errors import (
@@ -119,7 +120,7 @@ class Courier:
             Result.DELIVERED,
             status=201,
             contact_id=contact["id"],
-            contact_type=answers.contact_type_of(contact),
+            contact_type=contact_type_of(contact),
             body=contact,
         )
 
@@ -159,8 +160,8 @@ class Courier:
             )
         body = mapping.update_body(change.payload, claim.superseded)
         contact = await self._patch(contact_id, body, journey)
-        kind = answers.contact_type_of(contact) or change.contact.contact_type
-        if contact is not None and _needs_member(answers.contact_type_of(contact), change.payload):
+        kind = contact_type_of(contact) or change.contact.contact_type
+        if contact is not None and _needs_member(contact_type_of(contact), change.payload):
             upgraded = await self._change_type(contact_id, "Member", journey)
             contact, kind = upgraded or contact, "Member"
         return Outcome(
@@ -190,7 +191,7 @@ class Courier:
                 Result.DELIVERED,
                 status=200,
                 contact_id=contact_id,
-                contact_type=answers.contact_type_of(contact),
+                contact_type=contact_type_of(contact),
                 body=contact,
             )
 
@@ -258,30 +259,10 @@ class Courier:
     async def _look_up(
         self, keys: Sequence[Key], contact_type: str | None, journey: _Journey
     ) -> str | None:
-        """Ask Engage for a contact's GUID; several matches are narrowed by contact type."""
-        query = self._query(keys, None)
-        if query is None:
-            return None
-        try:
-            return await journey.step(
-                "look up", "GET", "/contacts/id", answers.looked_up, query=query
-            )
-        except SeveralMatch:
-            narrowed = self._query(keys, contact_type or self._settings.default_contact_type)
-            found = await journey.step(
-                "look up by type", "GET", "/contacts/id", answers.looked_up, query=narrowed
-            )
-            if found is None:
-                raise  # several, none of that type: one more would make it worse
-            return found
+        async def ask(name: str, query: dict[str, str]) -> str | None:
+            return await journey.step(name, "GET", "/contacts/id", answers.looked_up, query=query)
 
-    def _query(self, keys: Sequence[Key], contact_type: str | None) -> dict[str, str] | None:
-        return mapping.lookup_query(
-            keys,
-            first=self._settings.contact_key,
-            custom_key=self._settings.custom_key,
-            contact_type=contact_type,
-        )
+        return await find_contact(ask, self._settings, keys, contact_type)
 
 
 class _Journey:
