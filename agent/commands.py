@@ -291,10 +291,6 @@ def _status(options: argparse.Namespace) -> int:
     return OK
 
 
-def _with_reason(part: Any) -> str:
-    return f"{part['state']} - {part['reason']}" if part["reason"] else str(part["state"])
-
-
 def _sentences(need: Any) -> list[str]:
     if isinstance(need, dict):
         return [str(need[key]) for key in ("what", "whatToDo") if need.get(key)]

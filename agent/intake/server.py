@@ -11,7 +11,14 @@ from aiohttp import web
 
 from agent import events
 from agent.contact import new_id
-from agent.errors import AgentError, InvalidChange, MultipleMatches
+from agent.errors import (
+    AgentError,
+    InvalidChange,
+    MethodNotAllowed,
+    MultipleMatches,
+    NotFound,
+    TooLarge,
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -124,17 +131,14 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     except AgentError as error:
         answer = problem_of(error, request)
     except web.HTTPRequestEntityTooLarge:
-        answer = problem("TooLarge", "The body is larger than 64 KiB. Nothing was stored.", request)
+        answer = problem_of(TooLarge(), request)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        answer = problem(
-            "MethodNotAllowed",
-            f"This address takes {allowed}, not {request.method}.",
-            request,
-            headers={"Allow": allowed},
-        )
+        refused = MethodNotAllowed(f"This address takes {allowed}, not {request.method}.")
+        answer = problem_of(refused, request)
+        answer.headers["Allow"] = allowed
     except web.HTTPNotFound:
-        answer = problem("NotFound", "There is nothing at this address.", request)
+        answer = problem_of(NotFound(), request)
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -164,17 +168,17 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
 async def read_body(request: web.Request) -> bytes:
     """Read a request's body within its limits.
 
-    Raises aiohttp's HTTPRequestEntityTooLarge, TimeoutError, ConnectionError.
+    Raises TooLarge (or aiohttp's own for a chunked one), TimeoutError, ConnectionError.
     """
     if (request.content_length or 0) > BODY_LIMIT:
-        raise web.HTTPRequestEntityTooLarge(BODY_LIMIT, request.content_length or 0)
+        raise TooLarge
     if request.content.is_eof():
         body = await request.read()  # it is here already: nothing to wait for
     else:
         async with asyncio.timeout(BODY_S):
             body = await request.read()
     if len(body) > BODY_LIMIT:
-        raise web.HTTPRequestEntityTooLarge(BODY_LIMIT, len(body))
+        raise TooLarge
     return body
 
 

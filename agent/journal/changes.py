@@ -587,11 +587,6 @@ def forget_waits(db: Connection) -> None:
     db.execute("UPDATE changes SET due = 0, due_at = NULL WHERE state = 'waiting' AND due > 0")
 
 
-def make_due(db: Connection) -> None:
-    """Let everything that waits for a time be tried at the next chance; the line is back."""
-    forget_waits(db)
-
-
 # --- what a person does -------------------------------------------------------------------------
 
 _RETRY = """
