@@ -1,0 +1,97 @@
+"""`run` and `check`: the agent itself, and its settings."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from agent import config, events
+from agent.commands.parts import NO_JOURNAL, OK, add
+from agent.errors import ConfigError, Problem
+
+
+def add_service(commands: Any) -> None:
+    """Add `run` and `check`."""
+    add(commands, "run", "run the agent", _run)
+    add(commands, "check", "check the settings and their files; starts nothing", _check)
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = config.load(options.config)
+    if problems := config.check_files(settings):
+        raise ConfigError(problems)
+    for warning in (*config.warnings(settings), *config.file_hints(settings)):
+        print(f"till-agent: note: {warning}", file=sys.stderr)
+    events.set_up(settings.log.level, settings.log.format)
+    loop = asyncio.new_event_loop()
+    try:
+        code = loop.run_until_complete(_serve(settings))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # Everything is closed. A resolver that hangs in a thread must not hold up the end, and the
+    # interpreter would wait for it.
+    os._exit(code)
+
+
+async def _serve(settings: config.Config) -> int:
+    from agent.assembly import Agent
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    agent = Agent(settings)
+    try:
+        await _unless(stop, agent.start())
+    except asyncio.CancelledError:
+        return OK
+    except OSError as error:
+        print(
+            f"till-agent: cannot listen on {settings.server.host}:{settings.server.port}: "
+            f"{error.strerror}. Nothing is lost. Stop what uses that port, or set server.port.",
+            file=sys.stderr,
+        )
+        return NO_JOURNAL
+    try:
+        await stop.wait()
+    finally:
+        await agent.stop()
+    return OK
+
+
+async def _unless(stop: asyncio.Event, starting: Coroutine[Any, Any, None]) -> None:
+    """Start, but not any longer once a stop is asked for: a port may be taken for a while.
+
+    Raises CancelledError then, and what the start raises.
+    """
+    task, stopped = asyncio.create_task(starting), asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not task.done():
+        task.cancel()
+    await task
+
+
+def _check(options: argparse.Namespace) -> int:
+    settings = config.load(options.config)
+    if problems := config.check_files(settings):
+        raise ConfigError(problems)
+    notes = (*config.warnings(settings), *config.file_hints(settings))
+    for note in notes:
+        print(f"note: {note}")
+    print(f"{options.config}: the settings are right ({config.config_hash(settings)}).")
+    return OK
+
+
+def report_problems(title: str, problems: Sequence[Problem]) -> None:
+    """Say all that is wrong, each with its remedy, on standard error."""
+    print(title, file=sys.stderr)
+    for problem in problems:
+        print(f"  {problem}", file=sys.stderr)
+    print("Nothing was started and nothing was changed.", file=sys.stderr)
