@@ -89,7 +89,12 @@ class Agent:
             self.clock,
         )
         self.dispatcher = Dispatcher(
-            config, self.journal, self.client, self.gates[Route.API], self.clock
+            config,
+            self.journal,
+            self.client,
+            self.gates[Route.API],
+            self.clock,
+            backlog_waits=lambda: self.sealer.decides,
         )
         spool = Spool(config.fallback.spool)
         self.sealer = Sealer(config, self.journal, spool, self.link, self.clock)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
 
@@ -55,13 +55,20 @@ class Dispatcher:
     """Takes changes from the journal to Engage for as long as it runs."""
 
     def __init__(
-        self, config: Config, journal: Journal, client: EngageClient, gate: RouteGate, clock: Clock
+        self,
+        config: Config,
+        journal: Journal,
+        client: EngageClient,
+        gate: RouteGate,
+        clock: Clock,
+        backlog_waits: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config = config
         self._journal = journal
         self._client = client
         self._gate = gate
         self._clock = clock
+        self._backlog_waits = backlog_waits  # while it is decided what goes by file
         self._started = clock.monotonic()
         self._lost_at: dict[str, float] = {}  # change id → when its create may have been sent
         self._courier = Courier(
@@ -126,7 +133,7 @@ class Dispatcher:
             return
         while self._journal.news.fresh and self._fresh_count < _FRESH_AT_ONCE:
             self._start(self._journal.news.fresh.popleft(), person=True)
-        if self._clock.monotonic() >= self._backlog_from:
+        if self._clock.monotonic() >= self._backlog_from and not self._backlog_waits():
             await self._start_backlog(BACKLOG_AT_ONCE - (len(self._busy) - self._fresh_count))
 
     def _note_return(self) -> None:

@@ -132,6 +132,14 @@ class Pos:
     async def status(self) -> dict[str, Any]:
         return dict(await self.get("/agent/v1/status"))
 
+    async def until_link(self, state: str) -> None:
+        """Wait until the agent thinks so of the line to Engage."""
+
+        async def there() -> bool:
+            return bool((await self.status())["link"]["state"] == state)
+
+        await eventually(there, f"a link that is {state}")
+
     async def until(self, change_id: str, *states: str) -> dict[str, Any]:
         """Wait until a change is in one of these states."""
 

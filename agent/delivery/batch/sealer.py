@@ -50,11 +50,19 @@ class Sealer:
         self._spool = spool
         self._link = link
         self._clock = clock
-        self._returns = 0
+        self._returns = 0  # of the line, as far as it was decided what goes by file then
         self._sealing = asyncio.Lock()  # a person may ask for it while the loop does it too
         self._eligible_since: float | None = None  # monotonic: when the oldest was first seen
         self.written = asyncio.Event()  # a file is ready to go up
         self.problem: str | None = None  # why files cannot be written, for the page
+
+    @property
+    def decides(self) -> bool:
+        """Say whether the line came back and what goes by file is not decided yet.
+
+        Until then the API route leaves the backlog alone, or both would pick from the same pile.
+        """
+        return self._link.returns != self._returns
 
     async def run(self) -> None:
         """Seal and write until cancelled."""
@@ -90,17 +98,22 @@ class Sealer:
             if await self._is_time(used_up=0):
                 await self.seal_now(used_up=0, why="offline")
             return
-        if self._link.returns != self._returns:
-            self._returns = self._link.returns
-            count = partial(
-                batches.count_idle, used_up=0, limit=self._config.fallback.api_drain_max + 1
-            )
-            if await self._journal.read(count) > self._config.fallback.api_drain_max:
-                await self.seal_now(used_up=0, why="returned")
-                return
+        if self.decides:
+            returns = self._link.returns
+            try:
+                await self._seal_if_too_many()
+            finally:
+                self._returns = returns  # even if it did not work out: the API route goes on
+            return
         used_up = self._config.retry.api_attempts
         if await self._is_time(used_up=used_up):
             await self.seal_now(used_up=used_up, why="attempts")
+
+    async def _seal_if_too_many(self) -> None:
+        most = self._config.fallback.api_drain_max
+        count = partial(batches.count_idle, used_up=0, limit=most + 1)
+        if await self._journal.read(count) > most:
+            await self.seal_now(used_up=0, why="returned")
 
     async def _is_time(self, *, used_up: int) -> bool:
         """Say whether the oldest change that a file could take has waited long enough."""
