@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import settings
 from world import World, lay_till
 
+from agent.delivery import dispatcher
+from agent.delivery.batch import bulk, sealer, uploader, verify
 from agent.sandbox import Sandbox
+from agent.status import snapshot
+
+# Few examples while somebody waits; many in make test-system, which names the other profile.
+settings.register_profile("quick", max_examples=30, deadline=None)
+settings.register_profile("thorough", max_examples=200, deadline=None)
+settings.load_profile("quick")
 
 # Set where everything must be run (.ci/run): a test that would be skipped fails there, so that a
 # missing program cannot make the proof smaller without anybody noticing.
@@ -43,10 +52,26 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 # --- an agent in front of a sandbox; a folder's conftest may put its own in their place ----------
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_ticks() -> Iterator[None]:
+    """Let the loops of an agent in this process look around more often than a till needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for loop in (dispatcher, sealer, uploader, bulk, verify):
+            patch.setattr(loop, "_TICK_S", 0.05)
+        patch.setattr(verify, "_AFTER_PATCH_S", 0.1)
+        patch.setattr(snapshot, "_FRESH_S", 0.02)
+        yield
+
+
 @pytest.fixture
 async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
     async with Sandbox(
-        tmp_path / "sandbox", import_every_s=0, rate_limit=0, create_timeout_s=0.3, seed=1
+        tmp_path / "sandbox",
+        import_every_s=0,
+        rate_limit=0,
+        create_timeout_s=0.3,
+        bulk_delay_s=0.02,  # sooner than anything is tried again
+        seed=1,
     ) as running:
         yield running
 

@@ -31,14 +31,6 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(autouse=True)
-def quick_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the loops of an agent in this process look around more often than a till needs."""
-    for name in ("dispatcher", "batch.uploader", "batch.verify"):
-        monkeypatch.setattr(f"agent.delivery.{name}._TICK_S", 0.05)
-    monkeypatch.setattr("agent.delivery.batch.verify._AFTER_PATCH_S", 0.1)
-
-
 @pytest.fixture
 def usual_settings() -> dict[str, Any]:
     return {"fallback": {"seal_after_s": 3600}}  # no files

@@ -14,14 +14,6 @@ from world import Process, lay_till
 from agent.sandbox import Sandbox
 
 
-@pytest.fixture(autouse=True)
-def quick_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the loops of an agent in this process look around more often than a till needs."""
-    for name in ("dispatcher", "batch.sealer", "batch.uploader", "batch.verify"):
-        monkeypatch.setattr(f"agent.delivery.{name}._TICK_S", 0.05)
-    monkeypatch.setattr("agent.delivery.batch.verify._AFTER_PATCH_S", 0.1)
-
-
 @pytest.fixture
 async def start_process(
     sandbox: Sandbox, session: aiohttp.ClientSession, tmp_path: Path

@@ -153,9 +153,10 @@ async def open_shop(
 def merged(settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
     """Give settings with a pace and waits that suit tests."""
     usual: dict[str, dict[str, Any]] = {
-        "retry": {"waits_s": [0.1, 0.2]},
+        "engage": {"max_requests_per_s": 200, "backlog_requests_per_s": 200},
+        "retry": {"waits_s": [0.05, 0.1]},
         "fallback": {"seal_after_s": 600},
-        "link": {"probe_s": 1},
+        "link": {"probe_s": 0.2},
     }
     for name, table in (settings or {}).items():
         usual.setdefault(name, {}).update(table)

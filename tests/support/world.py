@@ -22,8 +22,10 @@ from agent.trial import Till, write_till
 PATIENCE_S = 15.0
 FINAL = ("delivered", "confirmed", "discarded")
 
+# Many calls a second, because the usual few would be most of what a test waits for.
+RATES = {"max_requests_per_s": 200, "backlog_requests_per_s": 200}
 QUICK: dict[str, dict[str, Any]] = {
-    "engage": {"create_timeout_s": 0.5, "timeout_s": 0.5},
+    "engage": {"create_timeout_s": 0.5, "timeout_s": 0.5, **RATES},
     "server": {"wait_s": 2.0},
     "retry": {"waits_s": [0.05, 0.1]},
     "link": {"offline_after": 2, "probe_s": 0.1},
