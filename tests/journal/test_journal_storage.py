@@ -222,6 +222,26 @@ async def test_the_wrong_key_opens_nothing_and_changes_nothing(path: Path) -> No
     assert digest(path) == before
 
 
+async def test_a_password_opens_it_again_and_another_one_does_not(
+    path: Path, clock: FakeClock
+) -> None:
+    pytest.importorskip("sqlcipher3")
+
+    def opened_with(password: str) -> Journal:
+        return Journal(database.Database(path, driver.encrypted(lambda: password)), clock)
+
+    right = opened_with("it's long")
+    await right.open()
+    await right.close()
+
+    with pytest.raises(JournalUnavailable):
+        await opened_with("it's wrong").open()
+
+    again = opened_with("it's long")
+    await again.open()
+    await again.close()
+
+
 # --- files that cannot be used --------------------------------------------------------------------
 
 
