@@ -6,6 +6,7 @@ Which module may import which is checked by import-linter, and docstrings by ruf
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shutil
 import subprocess
@@ -40,6 +41,7 @@ def modules(*, without: tuple[str, ...] = ()) -> list[Path]:
     ]
 
 
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -253,6 +255,7 @@ def test_failure_cases_name_tests_that_exist() -> None:
     assert f"Of {CASES} cases" in text
 
 
+@functools.cache
 def proofs_in(path: str) -> set[str]:
     """Give the names of the tests of a file below tests/; none where it does not exist."""
     place = ROOT / "tests" / path
@@ -290,8 +293,13 @@ def files_outside_git() -> Iterator[Path]:
             yield path
 
 
-def lines_in_git() -> Iterator[tuple[str, str]]:
-    for path in files_in_git():
+@functools.cache
+def lines_in_git() -> list[tuple[str, str]]:
+    return list(lines_of(files_in_git()))
+
+
+def lines_of(files: list[Path]) -> Iterator[tuple[str, str]]:
+    for path in files:
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 from world import Process, World, eventually, lay_till
 
+from agent.delivery import dispatcher
 from agent.sandbox import Sandbox
 
 Start = Callable[..., Awaitable[World]]
@@ -37,6 +38,12 @@ async def start_process(
             return process
 
         yield started
+
+
+@pytest.fixture
+def short_last_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a stopping agent give its last calls less time than a till's has."""
+    monkeypatch.setattr(dispatcher, "_LAST_CALLS_S", 0.3)
 
 
 async def ended(process: Process, *signals: signal.Signals) -> int:
@@ -75,6 +82,7 @@ async def test_signal_with_a_hanging_engage_ends_the_process_and_loses_nothing(
     assert "Traceback" not in process.output()
 
 
+@pytest.mark.usefixtures("short_last_calls")
 async def test_waiting_pos_gets_its_202_when_the_agent_stops(start: Start) -> None:
     world = await start(server={"wait_s": 9}, engage=SLOW)
     slow = world.sandbox.set_fault("hang", method="POST")
@@ -107,6 +115,7 @@ async def test_answer_that_comes_while_stopping_is_still_stored(start: Start) ->
     assert [each["outcome"] for each in change["attempts"]] == ["delivered"]
 
 
+@pytest.mark.usefixtures("short_last_calls")
 async def test_what_was_being_sent_is_unknown_afterwards_and_made_once(start: Start) -> None:
     world = await start(engage={"create_timeout_s": 11, "timeout_s": 20})
     world.sandbox.set_fault("not_unique")

@@ -146,9 +146,16 @@ def test_pause_is_stronger_than_a_halt_and_resuming_probes_at_once(clock: Any) -
 # --- pace ---------------------------------------------------------------------------------------
 
 
+async def spent_pace(clock: Any) -> Pace:
+    """Give a pace whose next turn is a twentieth of a second away."""
+    pace = Pace(clock, per_s=20, backlog_per_s=20)
+    for _ in range(20):
+        await pace.turn(person=True)
+    return pace
+
+
 async def test_people_go_before_what_waits_from_an_outage(clock: Any) -> None:
-    pace = Pace(clock, per_s=1, backlog_per_s=1)
-    await pace.turn(person=True)
+    pace = await spent_pace(clock)
     order: list[str] = []
 
     async def wait(name: str, person: bool) -> None:
@@ -159,7 +166,7 @@ async def test_people_go_before_what_waits_from_an_outage(clock: Any) -> None:
 
     tasks = [asyncio.create_task(wait("backlog", False)), asyncio.create_task(wait("person", True))]
     await asyncio.sleep(0)
-    clock.pass_s(1)
+    clock.pass_s(0.06)  # one turn, not two
     await asyncio.wait_for(tasks[1], 5)
     clock.pass_s(5)
     await asyncio.wait_for(tasks[0], 5)
@@ -170,13 +177,12 @@ async def test_people_go_before_what_waits_from_an_outage(clock: Any) -> None:
 async def test_caller_that_gives_up_does_not_use_up_a_turn(clock: Any) -> None:
     import asyncio
 
-    pace = Pace(clock, per_s=1, backlog_per_s=1)
-    await pace.turn(person=True)
+    pace = await spent_pace(clock)
     gone = asyncio.create_task(pace.turn(person=True))
     stays = asyncio.create_task(pace.turn(person=True))
     await asyncio.sleep(0)
     gone.cancel()
-    clock.pass_s(1)
+    clock.pass_s(0.06)  # one turn, not two
 
     await asyncio.wait_for(stays, 5)
 
