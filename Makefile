@@ -17,6 +17,12 @@ LOCK := $(LOCK_VENV)/bin/pip-compile --quiet --generate-hashes --no-header --no-
 # Options for pytest or for the locking, as in: make test ARGS="-k lane", make lock ARGS=--upgrade
 ARGS ?=
 
+# One more than the cores of a small machine: most tests wait for sockets half of their time.
+WORKERS ?= 3
+
+# Compiled files are kept: the tests start many processes, and each would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run demo test test-system system-tools soak bench check check-style check-types \
 	check-imports lock clean setup
@@ -33,10 +39,10 @@ demo: $(INSTALLED) ## Show the whole story in a minute: sign-ups, an outage, a k
 	$(BIN)/till-agent demo
 
 test: $(INSTALLED) ## Run the quick tests
-	$(BIN)/python -m pytest --numprocesses=2 $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
 
-test-system: $(INSTALLED) system-tools ## Run the tests that need the machine: sshd, Chromium, kills
-	$(BIN)/python -m pytest -m system $(ARGS)
+test-system: $(INSTALLED) system-tools ## Run what needs the machine, minutes or many examples
+	$(BIN)/python -m pytest -m "system or hypothesis" --hypothesis-profile=thorough $(ARGS)
 
 soak: $(INSTALLED) ## Play thousands of random histories: make soak ARGS="--histories 20000 --first 1"
 	$(BIN)/python tests/proof $(ARGS)

@@ -163,7 +163,7 @@ class JournalMachine(RuleBasedStateMachine):
 
 
 JournalMachine.TestCase.settings = settings(
-    max_examples=12,
+    max_examples=settings.default.max_examples // 5,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),

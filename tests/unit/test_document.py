@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.delivery.batch.document import (
@@ -257,7 +257,6 @@ NESTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(ELEMENT, max_size=3), NESTS)
 def test_what_is_written_is_read_back(elements: list[Element], nests: dict[str, Any]) -> None:
     elements = [
@@ -274,7 +273,6 @@ def test_what_is_written_is_read_back(elements: list[Element], nests: dict[str, 
     assert read_back(elements) == elements
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=2), st.text(max_size=8))
 def test_an_element_is_either_refused_or_written_whole(
     attributes: dict[str, str], contact_type: str

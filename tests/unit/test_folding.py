@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.change import Kind, Payload
@@ -131,7 +131,6 @@ GIVEN = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(GIVEN, min_size=2, max_size=5), st.data())
 def test_folding_in_two_steps_gives_the_same_as_in_one(
     given: list[dict[str, object]], data: st.DataObject
@@ -144,7 +143,6 @@ def test_folding_in_two_steps_gives_the_same_as_in_one(
     assert in_two == fold(changes)
 
 
-@settings(deadline=None)
 @given(st.lists(GIVEN, min_size=1, max_size=5))
 def test_what_goes_in_is_left_as_it_was(given: list[dict[str, object]]) -> None:
     before = [Payload(payload).to_json() for payload in given]
