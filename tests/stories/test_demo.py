@@ -19,6 +19,7 @@ from agent.demo.pos import SIGN_UP, UPDATE, Acknowledged
 from agent.demo.table import Evidence, count, shown
 from agent.sandbox import Sandbox
 
+SIGTERM = pytest.param(signal.SIGTERM, marks=pytest.mark.system)
 VERA, NILS = "vera@example.test", "nils@example.test"
 
 
@@ -62,6 +63,7 @@ def test_demo_ends_with_everything_in_engage_and_nothing_left_behind(
     assert children() == before
 
 
+@pytest.mark.system
 def test_demo_fails_and_names_a_contact_that_is_missing_in_engage(
     temporary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,7 +84,7 @@ def test_demo_fails_and_names_a_contact_that_is_missing_in_engage(
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, SIGTERM])
 def test_demo_that_is_interrupted_leaves_nothing_behind(
     temporary: Path, number: signal.Signals
 ) -> None:

@@ -27,6 +27,7 @@ async def is_one_contact(sandbox: Sandbox) -> None:
     assert sandbox.counts()["duplicates"] == 0
 
 
+@pytest.mark.system
 async def test_sigterm_with_work_in_flight_ends_at_once_and_loses_nothing(
     start_process: StartProcess, sandbox: Sandbox
 ) -> None:
