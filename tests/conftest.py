@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from hypothesis import settings
+from patience import PATIENCE_S
 from world import World, lay_till
 
 from agent.delivery import dispatcher
@@ -78,7 +79,7 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as opened:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE_S)) as opened:
         yield opened
 
 

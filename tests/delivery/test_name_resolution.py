@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import Process, eventually, lay_till
+from patience import eventually
+from world import Process, lay_till
 
 from agent import config
 from agent.clock import SystemClock
@@ -27,7 +28,7 @@ from agent.sandbox import Sandbox
 
 Resolve = Callable[..., Awaitable[list[Any]]]
 NAME = "engage.example.test"
-ENDS_WITHIN_S = 10.0
+ENDS_WITHIN_S = 30.0
 
 AddressInfo = tuple[Any, ...]
 
@@ -111,7 +112,7 @@ async def test_resolver_that_hangs_is_given_up_within_the_calls_deadline(
 
     resolve_with(monkeypatch, hang)
     async with client_of(sandbox, tmp_path / "till", timeout_s=0.3) as (client, link):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             with pytest.raises(Unreachable):
                 await ask(client)
 

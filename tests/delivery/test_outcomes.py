@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from world import World, eventually, write_secret
+from patience import eventually
+from world import World, write_secret
 
 from agent.sandbox import Sandbox
 

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
-from world import World, eventually
+from patience import eventually
+from world import World
 
 from agent.journal import batches, changes
 from agent.journal.batches import Batch, Member

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from world import World, eventually
+from patience import eventually
+from world import World
 
 from agent import assembly
 from agent.delivery import stall

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 
 from agent.change import Change, Kind, Payload, Route, State
 from agent.contact import Contact, Key
@@ -167,9 +168,9 @@ async def test_people_go_before_what_waits_from_an_outage(clock: Any) -> None:
     tasks = [asyncio.create_task(wait("backlog", False)), asyncio.create_task(wait("person", True))]
     await asyncio.sleep(0)
     clock.pass_s(0.06)  # one turn, not two
-    await asyncio.wait_for(tasks[1], 5)
+    await asyncio.wait_for(tasks[1], PATIENCE_S)
     clock.pass_s(5)
-    await asyncio.wait_for(tasks[0], 5)
+    await asyncio.wait_for(tasks[0], PATIENCE_S)
 
     assert order == ["person", "backlog"]
 
@@ -184,7 +185,7 @@ async def test_caller_that_gives_up_does_not_use_up_a_turn(clock: Any) -> None:
     gone.cancel()
     clock.pass_s(0.06)  # one turn, not two
 
-    await asyncio.wait_for(stays, 5)
+    await asyncio.wait_for(stays, PATIENCE_S)
 
     assert gone.cancelled()
 

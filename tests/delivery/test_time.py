@@ -11,7 +11,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from world import World, eventually, lay_till
+from patience import eventually
+from world import World, lay_till
 
 from agent import config
 from agent.assembly import Agent

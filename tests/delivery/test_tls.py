@@ -15,7 +15,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from world import World, eventually, lay_till
+from patience import eventually
+from world import World, lay_till
 
 from agent.sandbox import Sandbox
 

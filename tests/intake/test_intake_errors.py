@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import structlog
-from running_agent import CONTACTS, Answer, Pos, Shop, eventually, open_shop
+from patience import eventually
+from running_agent import CONTACTS, Answer, Pos, Shop, open_shop
 
 from agent import events, tokens
 from agent.intake import server
@@ -510,7 +511,7 @@ async def test_no_log_line_holds_personal_data(tmp_path: Path, logged: io.String
         await shop.go_offline()
         await shop.pos("POST", CONTACTS, {**PERSON, "city": "Malmö"})
         shop.sandbox.up()
-        await eventually(lambda: shop.agent.link.state.value == "online", within_s=10)
+        await eventually(lambda: shop.agent.link.state.value == "online")
         assert refused.status == 422
 
     output = logged.getvalue()

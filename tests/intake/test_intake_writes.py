@@ -6,7 +6,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from running_agent import CONTACTS, Pos, Shop, eventually, open_shop
+from patience import eventually
+from running_agent import CONTACTS, Pos, Shop, open_shop
 
 from agent.intake.contacts import preference
 
@@ -409,7 +410,7 @@ async def test_two_hundred_callers_at_once_are_all_answered_and_all_delivered(sh
 
     assert {answer.status for answer in answers} <= {201, 202}
     assert len({answer.headers["Agent-Change"] for answer in answers}) == 200
-    await eventually(lambda: shop.sandbox.counts()["contacts"] == 200, within_s=15)
+    await eventually(lambda: shop.sandbox.counts()["contacts"] == 200)
     assert shop.sandbox.counts()["duplicates"] == 0
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from journal_helpers import GUID, Book, FakeClock, make_driver
+from patience import PATIENCE_S
 
 from agent.change import State
 from agent.clock import SystemClock
@@ -586,7 +587,7 @@ async def test_a_migration_that_was_killed_halfway_is_begun_anew(
     database._statements = halfway
     database.migrate(driver.plain().connect(path), path)
     """
-    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=30)
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=PATIENCE_S)
 
     async with Book(path, clock) as book:
         assert ended.returncode == 9
@@ -647,7 +648,7 @@ async def main():
 asyncio.run(main())
 """
 
-    ended = subprocess.run([sys.executable, "-c", script], timeout=10, capture_output=True)
+    ended = subprocess.run([sys.executable, "-c", script], timeout=PATIENCE_S, capture_output=True)
 
     assert (ended.returncode == 0) is (before == "")
 

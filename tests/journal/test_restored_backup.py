@@ -12,7 +12,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from journal_helpers import Book, FakeClock
-from world import World, eventually, lay_till
+from patience import eventually
+from world import World, lay_till
 
 from agent.clock import to_text
 from agent.errors import JournalUnavailable

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 
 import pytest
-from world import World, eventually
+from patience import eventually
+from world import World
 
 from agent import config
 from agent.assembly import Agent

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from world import eventually
+from patience import eventually
 
 Start = Callable[..., Awaitable[Any]]
 CONSENT = "newsletter"

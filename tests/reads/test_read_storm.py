@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import Any
 
-from world import eventually
+from patience import eventually
 
 
 async def test_after_a_storm_every_contact_reads_as_engage_has_it(till: Any) -> None:

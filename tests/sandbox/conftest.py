@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import aiohttp
 import paramiko
 import pytest
+from patience import PATIENCE_S, eventually
 
 from agent.sandbox import Sandbox
 
@@ -62,7 +62,7 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    timeout = aiohttp.ClientTimeout(total=10)
+    timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
     async with aiohttp.ClientSession(headers=HEADERS, timeout=timeout) as opened:
         yield opened
 
@@ -77,14 +77,6 @@ def engage_of(session: aiohttp.ClientSession) -> Callable[[Sandbox], Engage]:
     return lambda sandbox: Engage(sandbox.engage_url, session)
 
 
-async def eventually(holds: Callable[[], Any], within_s: float = 5.0) -> None:
-    """Wait for a condition, with a deadline."""
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.005)
-
-
 @pytest.fixture(name="eventually")
 def _eventually() -> Callable[..., Any]:
     return eventually
@@ -97,6 +89,7 @@ class Uploader:
         self.sandbox = sandbox
         self.password: str | None = sandbox.sftp_password
         self.private_key: paramiko.PKey | None = None
+        self.patience_s = PATIENCE_S  # with each operation, once logged in
 
     @contextmanager
     def connection(self) -> Iterator[paramiko.SFTPClient]:
@@ -113,12 +106,12 @@ class Uploader:
                 pkey=self.private_key,
                 allow_agent=False,
                 look_for_keys=False,
-                timeout=3,
-                banner_timeout=1,
-                auth_timeout=3,
+                timeout=PATIENCE_S,
+                banner_timeout=PATIENCE_S,
+                auth_timeout=PATIENCE_S,
             )
             sftp = client.open_sftp()
-            sftp.get_channel().settimeout(0.5)
+            sftp.get_channel().settimeout(self.patience_s)
             yield sftp
         finally:
             client.close()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_S
 
 from agent.sandbox import Sandbox, commands
 
@@ -200,7 +201,7 @@ def running(nowhere: Path) -> Iterator[Any]:
 
 
 def wait_for(path: Path) -> dict[str, Any]:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE_S
     while not path.exists():
         assert time.monotonic() < deadline, "the sandbox did not start"
         time.sleep(0.02)
@@ -220,7 +221,7 @@ def test_it_runs_until_a_signal_and_leaves_nothing_behind(
     with urllib.request.urlopen(state["controlUrl"]) as answer:
         assert json.load(answer)["engageUrl"] == state["engageUrl"]
     process.send_signal(number)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=PATIENCE_S)
 
     assert (process.returncode, err) == (0, "")
     assert state["hostKeyFingerprint"] in out
@@ -250,7 +251,7 @@ def test_given_folder_and_snapshot_are_kept(nowhere: Path, running: Any) -> None
     wait_for(nowhere / "state.json")
 
     process.terminate()
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE_S)
 
     assert (nowhere / "kept" / "host_key").exists()
 

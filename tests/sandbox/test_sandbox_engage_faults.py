@@ -73,13 +73,14 @@ async def test_refuse_can_end_by_itself(
 
 
 async def test_hang_takes_the_request_and_never_answers(
-    create: Callable[[], Any], sandbox: Sandbox
+    create: Callable[[], Any], sandbox: Sandbox, eventually: Callable[..., Any]
 ) -> None:
-    sandbox.set_fault("hang")
+    hanging = sandbox.set_fault("hang")
+    calling = asyncio.ensure_future(create())
+    await eventually(lambda: hanging.hits)
 
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1), create():
-            pass
+        await asyncio.wait_for(calling, 0.1)
 
     assert sandbox.contacts() == []
     assert [request.fault for request in sandbox.requests] == ["hang"]
@@ -98,11 +99,11 @@ async def test_slow_answers_after_its_delay(create: Callable[[], Any], sandbox: 
 async def test_slow_goes_on_when_the_caller_has_hung_up(
     create: Callable[[], Any], sandbox: Sandbox, eventually: Callable[..., Any]
 ) -> None:
-    sandbox.set_fault("slow", delay_s=0.1)
+    slow = sandbox.set_fault("slow", delay_s=0.1)
+    calling = asyncio.ensure_future(create())
+    await eventually(lambda: slow.hits)
 
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.03), create():
-            pass
+    calling.cancel()
 
     await eventually(sandbox.contacts)
 
@@ -405,14 +406,12 @@ async def test_drip_sends_headers_and_then_byte_by_byte(
     create: Callable[[], Any], sandbox: Sandbox
 ) -> None:
     sandbox.set_fault("drip", every_s=0.02)
-    began = time.monotonic()
 
     async with create() as response:
         assert response.status == 201
         first = await response.content.read(2)
 
     assert len(first) == 1
-    assert time.monotonic() - began < 5
     assert len(sandbox.contacts()) == 1
 
 

@@ -177,6 +177,7 @@ async def test_login_is_refused_as_often_as_wanted(sandbox: Sandbox, uploader: A
 
 async def test_hang_on_opening_a_file(sandbox: Sandbox, uploader: Any) -> None:
     sandbox.set_fault("hang_open")
+    uploader.patience_s = 0.5
 
     with pytest.raises(TimeoutError):
         await uploader.upload(CONTENT)
@@ -186,6 +187,7 @@ async def test_hang_on_opening_a_file(sandbox: Sandbox, uploader: Any) -> None:
 
 async def test_hang_in_the_middle_of_writing(sandbox: Sandbox, uploader: Any) -> None:
     sandbox.set_fault("hang_write", after_bytes=40_000)
+    uploader.patience_s = 0.5
 
     with pytest.raises(TimeoutError):
         await uploader.upload(CONTENT)

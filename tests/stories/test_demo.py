@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,12 +99,10 @@ def test_demo_that_is_interrupted_leaves_nothing_behind(
             if line.startswith("1."):
                 break
 
-        began = time.monotonic()
         process.send_signal(number)
         code = process.wait(timeout=20)
 
     assert code == 130
-    assert time.monotonic() - began < 10
     assert list(temporary.iterdir()) == []
     assert agents_under(temporary) == []
 

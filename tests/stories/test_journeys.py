@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from world import World, eventually, write_secret
+from patience import eventually
+from world import World, write_secret
 
 Start = Callable[..., Awaitable[World]]
 VERA = "vera@example.test"

@@ -9,7 +9,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from openssh import OpenSsh, find_sshd
-from world import World, eventually, lay_till
+from patience import eventually
+from world import World, lay_till
 
 from agent.sandbox import Sandbox
 

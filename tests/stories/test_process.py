@@ -14,7 +14,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from world import PATIENCE_S, Process, eventually, lay_till, run_once
+from patience import PATIENCE_S, eventually
+from world import Process, lay_till, run_once
 
 from agent.sandbox import Sandbox
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from world import Pos, Process, eventually, lay_till
+from patience import eventually
+from world import Pos, Process, lay_till
 
 from agent.sandbox import Sandbox
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from getpass import getuser
 from pathlib import Path
 
+from patience import PATIENCE_S
+
 from agent.delivery.batch.host_keys import HostKey, trust
 from agent.delivery.batch.sftp import SftpServer
 
-PATIENCE_S = 10.0
 KINDS = ("ed25519", "ecdsa", "rsa")
 
 _CONFIG = """

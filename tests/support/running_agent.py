@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import itertools
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from patience import PATIENCE_S, eventually
 
 from agent import config
 from agent.assembly import Agent
@@ -90,13 +90,14 @@ class Pos:
     async def changes(self) -> list[dict[str, Any]]:
         return (await self("GET", "/agent/v1/changes?limit=200")).body["items"]
 
-    async def settled(self, answer: Answer, state: str, within_s: float = 10) -> dict[str, Any]:
+    async def settled(self, answer: Answer, state: str) -> dict[str, Any]:
         """Wait until the change of an answer is in a state."""
-        deadline = time.monotonic() + within_s
-        while (change := await self.change(answer))["state"] != state:
-            assert time.monotonic() < deadline, change
-            await asyncio.sleep(0.01)
-        return change
+
+        async def there() -> dict[str, Any] | None:
+            change = await self.change(answer)
+            return change if change["state"] == state else None
+
+        return dict(await eventually(there, f"a change that is {state}"))
 
 
 @dataclass
@@ -111,12 +112,13 @@ class Shop:
     async def go_offline(self) -> None:
         """Take the line down, and wait until the agent has noticed."""
         self.sandbox.down()
-        deadline = time.monotonic() + 10
-        number = 0
-        while self.agent.link.state.value != "offline":
-            assert time.monotonic() < deadline
-            number += 1
-            await self.pos("GET", f"{CONTACTS}/id?email=noticing{number}@example.test")
+        numbers = itertools.count()
+
+        async def noticed() -> bool:
+            await self.pos("GET", f"{CONTACTS}/id?email=noticing{next(numbers)}@example.test")
+            return self.agent.link.state.value == "offline"
+
+        await eventually(noticed, "the line is seen as down")
 
 
 @contextlib.asynccontextmanager
@@ -140,7 +142,7 @@ async def open_shop(
         )
         agent = Agent(config.load(till.config_path))
         await agent.start()
-        timeout = aiohttp.ClientTimeout(total=15)
+        timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
         try:
             async with aiohttp.ClientSession(
                 timeout=timeout, connector=aiohttp.TCPConnector(limit=0)
@@ -161,11 +163,3 @@ def merged(settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[s
     for name, table in (settings or {}).items():
         usual.setdefault(name, {}).update(table)
     return usual
-
-
-async def eventually(holds: Callable[[], Any], within_s: float = 5.0) -> None:
-    """Wait for a condition, with a deadline."""
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)

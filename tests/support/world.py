@@ -7,19 +7,18 @@ import json
 import os
 import signal
 import sys
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
+from patience import PATIENCE_S, eventually
 
 from agent import config
 from agent.assembly import Agent
 from agent.sandbox import Sandbox
 from agent.trial import Till, write_till
 
-PATIENCE_S = 15.0
 FINAL = ("delivered", "confirmed", "discarded")
 
 # Many calls a second, because the usual few would be most of what a test waits for.
@@ -34,21 +33,6 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 Settings = Mapping[str, Mapping[str, Any]]
-
-
-async def eventually(
-    holds: Callable[[], Any | Awaitable[Any]], what: str = "it", within_s: float = PATIENCE_S
-) -> Any:
-    """Wait until a condition holds and give its value; fails after the deadline."""
-    deadline = time.monotonic() + within_s
-    while True:
-        value = holds()
-        if isinstance(value, Awaitable):
-            value = await value
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"never: {what}"
-        await asyncio.sleep(0.01)
 
 
 def merged(*layers: Settings) -> dict[str, dict[str, Any]]:
