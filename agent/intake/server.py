@@ -19,6 +19,7 @@ from agent.errors import (
     NotFound,
     TooLarge,
 )
+from agent.intake.words import preferred_language
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -115,6 +116,7 @@ def problem_of(error: AgentError, request: web.Request) -> web.Response:
             {"field": item.field, "code": item.code, "message": item.message}
             for item in error.problems
         ]
+        headers["Content-Language"] = language_of(request)
     if isinstance(error, MultipleMatches):
         more["messageDetails"] = {"multipleMatchesFound": list(error.contact_ids)}
     if error.code == "Unauthorized":
@@ -163,6 +165,11 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     if not answer.prepared:
         answer.headers["Server"] = "till-agent"
     return answer
+
+
+def language_of(request: web.Request) -> str:
+    """Give the language in which this caller wants to be told what is wrong."""
+    return preferred_language(", ".join(request.headers.getall("Accept-Language", [])))
 
 
 async def read_body(request: web.Request) -> bytes:
