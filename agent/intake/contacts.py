@@ -204,11 +204,13 @@ class ContactCalls:
 
 
 def _idempotency_key(request: web.Request) -> str | None:
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
+    keys = request.headers.getall("Idempotency-Key", [])
+    if not keys:
         return None
-    if not 1 <= len(key) <= 255 or not key.isprintable():
+    key = keys[0]
+    if len(keys) > 1 or not 1 <= len(key) <= 255 or not key.isprintable():
         raise MalformedRequest(
-            "Idempotency-Key must have 1 to 255 printable characters. Nothing was stored."
+            "Idempotency-Key must have 1 to 255 printable characters and stand there once. Nothing "
+            "was stored."
         )
     return key

@@ -185,9 +185,22 @@ async def test_a_caller_who_hangs_up_in_mid_body_stores_nothing(
 
 
 async def test_a_body_that_ends_too_early_stores_nothing(shop: Shop) -> None:
-    await raw(shop, head(shop, length=100), b'{"email": "v@example.test"}', half_close=True)
+    answer = await raw(
+        shop, head(shop, length=100), b'{"email": "v@example.test"}', half_close=True
+    )
 
+    assert status_of(answer) == 400
+    assert b"MalformedRequest" in answer
     assert await shop.pos.changes() == []
+
+
+async def test_who_closes_his_half_after_sending_gets_his_answer(shop: Shop) -> None:
+    body = json.dumps(VERA).encode()
+
+    answer = await raw(shop, head(shop, length=len(body)), body, half_close=True)
+
+    assert status_of(answer) == 201
+    assert len(await shop.pos.changes()) == 1
 
 
 async def test_a_body_that_drips_is_cut_off(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
