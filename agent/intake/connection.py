@@ -28,35 +28,36 @@ _BUG = (
 )
 
 
-def half_a_body() -> ConnectionError:
-    """Give what reading a body raises when the rest of it cannot come any more."""
-    return ConnectionResetError("The body ended too early.")
-
-
 class Connection(web.RequestHandler):
     """aiohttp's connection with our errors."""
 
-    __slots__ = ("_problem", "is_half_closed")
+    __slots__ = ("_answered_count", "_is_half_closed", "_problem")
 
     def __init__(self, manager: web.Server, problem: Problem, **options: Any) -> None:
         super().__init__(manager, **options)
         self._problem = problem
-        self.is_half_closed = False
+        self._is_half_closed = False
+        self._answered_count = 0
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio takes both
         """Answer also who closes his own half after sending; aiohttp would close the other, too.
 
         Nothing more can come: a body that is not whole is refused at once.
         """
-        waits = self._waiter is not None and not self._waiter.done()
-        self.is_half_closed = True
+        self._is_half_closed = True
         request = self._current_request
-        if request is not None and not request.content.is_eof():
-            set_exception(request.content, half_a_body())
+        if request is not None:
+            self.end_body(request)
         self.close()
         # Who follows a stream has left; and TLS knows no half of a connection.
         streams = request is not None and request.writer.output_size > 0
-        return not waits and not streams and self.ssl_context is None
+        owes_an_answer = self._request_count > self._answered_count
+        return owes_an_answer and not streams and self.ssl_context is None
+
+    def end_body(self, request: web.BaseRequest) -> None:
+        """Let reading this body raise ConnectionError if the rest of it cannot come any more."""
+        if self._is_half_closed and not request.content.is_eof():
+            set_exception(request.content, ConnectionResetError("The body ended too early."))
 
     def handle_error(
         self,
@@ -87,7 +88,11 @@ class Connection(web.RequestHandler):
             refusal = self._problem("MalformedRequest", why, request, status=resp.status)
             refusal.force_close()
             resp = refusal
-        return await super().finish_response(request, resp, start_time)
+        self.end_body(request)  # or the framework would wait for what is left of it
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._answered_count += 1
 
     def log_exception(self, *args: Any, **kwargs: Any) -> None:
         """Log what the framework would trace by itself, without what came."""

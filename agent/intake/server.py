@@ -7,20 +7,21 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 
 from agent import events
 from agent.contact import new_id
 from agent.errors import (
     AgentError,
     InvalidChange,
+    MalformedRequest,
     MethodNotAllowed,
     MultipleMatches,
     NotFound,
     TooLarge,
 )
 from agent.intake import addresses
-from agent.intake.connection import Connection, Runner, half_a_body
+from agent.intake.connection import Connection, Runner
 from agent.intake.words import preferred_language
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -181,7 +182,9 @@ def language_of(request: web.Request) -> str:
 
 @web.middleware
 async def check_address(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse an address that could be read in more than one way."""
+    """Refuse an address that could be read in more than one way, and HTTP/0.9."""
+    if request.version < HttpVersion10:
+        raise MalformedRequest("The request names no version of HTTP. Nothing was stored.")
     addresses.check_target(request.raw_path)
     addresses.check_names(name for name, _ in request.query.items())
     return await handler(request)
@@ -194,10 +197,10 @@ async def read_body(request: web.Request) -> bytes:
     """
     if (request.content_length or 0) > BODY_LIMIT:
         raise TooLarge
+    if isinstance(request.protocol, Connection):
+        request.protocol.end_body(request)
     if request.content.is_eof():
         body = await request.read()  # it is here already: nothing to wait for
-    elif isinstance(request.protocol, Connection) and request.protocol.is_half_closed:
-        raise half_a_body()
     else:
         async with asyncio.timeout(BODY_S):
             body = await request.read()
