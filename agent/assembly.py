@@ -411,6 +411,7 @@ def rules_of(config: Config) -> Rules:
         default_contact_type=config.engage.default_contact_type,
         attributes=config.engage.attributes or None,
         required=config.engage.required,
+        minimum_age=config.engage.minimum_age,
         phone_region=config.engage.phone_region,
         source=config.store.source,
         store_external_id=config.store.id,

@@ -86,7 +86,8 @@ def _doc(table: type[Any]) -> str:
     return (table.__doc__ or "").strip()
 
 
-_MEASURES = ("seconds", "days", "MiB", "calls per second")  # what is counted, the sentence says
+# What is counted, the sentence says.
+_MEASURES = ("seconds", "days", "years", "MiB", "calls per second")
 
 
 def _comment(setting: Setting) -> str:

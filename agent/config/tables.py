@@ -338,6 +338,17 @@ class Engage:
             default_text="none more",
         ),
     )
+    minimum_age: Mapping[str, int] = field(
+        default_factory=dict,
+        metadata=about(
+            TableOf(_count(1, 150), "keys are contact types, each from 1 to 150"),
+            "How old somebody must be, by contact type, as birthDay or socialSecurityNumber tells;"
+            " an import leaves out who is younger without a word.",
+            unit="years",
+            example={"Member": 18},
+            default_text="any age",
+        ),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -242,6 +242,24 @@ def personal_number(value: str, today: date) -> str | Wrong:
     return code if is_born else Wrong("BadPersonalNumber")
 
 
+def age_of(born: date, today: date) -> int:
+    """Return how many years somebody has completed; who was born on a leap day, on 1 March."""
+    return today.year - born.year - ((today.month, today.day) < (born.month, born.day))
+
+
+def born_by(name: str, value: str) -> date:
+    """Return the day of birth that a birthDay or socialSecurityNumber tells.
+
+    The value is one that the check of that attribute has returned.
+    """
+    if name == "birthDay":
+        return date.fromisoformat(value)
+    if value.isdigit():  # Swedish, twelve digits
+        return _date(int(value[:4]), value[2:8])
+    century = 2000 if value[6] in "ABCDEF" else 1900
+    return _date(century + int(value[4:6]), value[4:6] + value[2:4] + value[:2])
+
+
 def country_code(value: str) -> str | Wrong:
     """Return an ISO 3166 code of two letters in upper case."""
     code = value.upper()
@@ -358,11 +376,14 @@ def _finnish_code(value: str) -> str | None:
 
 
 def _day_of(year: int, birth: str, today: date) -> date | None:
-    day = int(birth[4:])
-    if day > _COORDINATION:
-        day -= _COORDINATION
     try:
-        born = date(year, int(birth[2:4]), day)
+        born = _date(year, birth)
     except ValueError:
         return None
     return born if _EARLIEST <= born <= today else None
+
+
+def _date(year: int, birth: str) -> date:
+    """Return the day of YYMMDD in a year; a coordination number has 60 added to the day."""
+    day = int(birth[4:])
+    return date(year, int(birth[2:4]), day - _COORDINATION if day > _COORDINATION else day)

@@ -17,8 +17,8 @@ from agent.clock import Clock, to_text
 from agent.errors import MalformedRequest
 from agent.intake import answers, payload
 from agent.intake.guard import TOKEN_NAME
-from agent.intake.server import problem, read_body
-from agent.journal import changes
+from agent.intake.server import language_of, problem, read_body
+from agent.journal import changes, contacts
 from agent.journal.journal import Journal
 from agent.journal.served import Shown
 
@@ -88,7 +88,7 @@ class ContactCalls:
         """Sign a customer up: `POST /api/v3/contacts?source&storeExternalId&createAsUnapproved`."""
         data = payload.read_json(await read_body(request))
         asked = payload.create_payload(
-            data, request.query, self._rules, self._today(), language=_language(request)
+            data, request.query, self._rules, self._today(), language=language_of(request)
         )
         return await self._take(request, Kind.CREATE, asked, data, target=None)
 
@@ -110,11 +110,23 @@ class ContactCalls:
                 headers = {"ETag": shown.etag, "Cache-Control": "no-store"}
                 return web.json_response(shown.body, headers=headers)
         asked = payload.update_payload(
-            given, clear, self._rules, self._today(), language=_language(request)
+            given,
+            clear,
+            self._rules,
+            self._today(),
+            contact_type=await self._type_of(request.match_info["id"], given),
+            language=language_of(request),
         )
         # Without a key, a repeat is what asks for the same change; with one, the same request.
         said = data if "Idempotency-Key" in request.headers else given
         return await self._take(request, Kind.UPDATE, asked, said, request.match_info["id"])
+
+    async def _type_of(self, public_id: str, given: Mapping[str, Any]) -> str | None:
+        """Give the contact's type where the journal knows it and a check asks for it."""
+        if not self._rules.needs_type(given):
+            return None
+        contact = await self._journal.read(partial(contacts.find, public_id=public_id))
+        return contact.contact_type if contact else None
 
     async def upgrade(self, request: web.Request) -> web.Response:
         """Change the type: `POST …/{id}/updateContactType?contactTypeId=Member`."""
@@ -125,7 +137,7 @@ class ContactCalls:
             request.query.get("contactTypeId", ""),
             self._rules,
             self._today(),
-            language=_language(request),
+            language=language_of(request),
         )
         return await self._take(request, Kind.UPGRADE, asked, data, request.match_info["id"])
 
@@ -191,23 +203,14 @@ class ContactCalls:
         return self._clock.now().astimezone().date()
 
 
-def _language(request: web.Request) -> str:
-    """Give the first language of Accept-Language that the agent speaks, else English."""
-    for part in request.headers.get("Accept-Language", "").split(","):
-        name = part.split(";")[0].strip().lower()
-        if name.startswith("sv"):
-            return "sv"
-        if name.startswith("en"):
-            return "en"
-    return "en"
-
-
 def _idempotency_key(request: web.Request) -> str | None:
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
+    keys = request.headers.getall("Idempotency-Key", [])
+    if not keys:
         return None
-    if not 1 <= len(key) <= 255 or not key.isprintable():
+    key = keys[0]
+    if len(keys) > 1 or not 1 <= len(key) <= 255 or not key.isprintable():
         raise MalformedRequest(
-            "Idempotency-Key must have 1 to 255 printable characters. Nothing was stored."
+            "Idempotency-Key must have 1 to 255 printable characters and stand there once. Nothing "
+            "was stored."
         )
     return key

@@ -14,7 +14,7 @@ from agent.clock import Clock, to_text
 from agent.contact import KEY_ATTRIBUTES
 from agent.errors import MalformedRequest, NotFound
 from agent.intake import answers, payload
-from agent.intake.server import read_body
+from agent.intake.server import language_of, read_body
 from agent.journal import batches, changes, contacts
 from agent.journal.driver import Connection
 from agent.journal.journal import Journal
@@ -123,14 +123,19 @@ class Desk:
         """
         data = payload.read_json(await read_body(request))
         today = self._clock.now().astimezone().date()
+        language = language_of(request)
 
         def corrected(change: Change) -> Payload:
-            asked = change.payload
+            asked, rules = change.payload, self._rules
+            known = change.contact.contact_type
             if change.kind is Kind.UPDATE:
-                return payload.update_payload(data, asked.clear, self._rules, today)
+                return payload.update_payload(
+                    data, asked.clear, rules, today, contact_type=known, language=language
+                )
             if change.kind is Kind.UPGRADE:
-                return payload.upgrade_payload(data, asked.contact_type or "", self._rules, today)
-            new = payload.create_payload(data, {}, self._rules, today)
+                target = asked.contact_type or ""
+                return payload.upgrade_payload(data, target, rules, today, language=language)
+            new = payload.create_payload(data, {}, rules, today, language=language)
             return replace(
                 new,
                 source=asked.source or new.source,

@@ -26,6 +26,7 @@ _PUBLIC = frozenset(
     )
 )
 _PUBLIC_PREFIX = "/assets/"
+_UNPACKED = ("identity", "gzip", "deflate")  # what aiohttp unpacks while it reads
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 TOKEN_NAME: web.RequestKey[str] = web.RequestKey("token_name", str)
@@ -67,6 +68,8 @@ class Guard:
 
     def _check_host(self, request: web.Request) -> None:
         host = request.headers.get("Host", "").lower()
+        if "://" in request.raw_path and request.url.authority.lower() != host:
+            raise WrongHost  # the whole address in the request line, for a proxy
         name, _, port = host.rpartition(":")
         if not port.isdigit():
             name, port = host, ""
@@ -147,5 +150,10 @@ def _check_media_type(request: web.Request) -> None:
         return
     if request.content_type != "application/json":
         raise UnsupportedMedia
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in _UNPACKED:
+        raise UnsupportedMedia(
+            "The body is packed in a way that is not known here. Nothing was stored; send it as it "
+            "is, or with Content-Encoding: gzip."
+        )
     if (request.charset or "utf-8").lower().replace("-", "") != "utf8":
         raise UnsupportedMedia("The body must be JSON in UTF-8. Nothing was stored.")

@@ -24,6 +24,7 @@ _MAX_DEPTH = 8  # consents need three; what is deeper is an accident or an attac
 
 # Names of Engage's answer, and of the address; as attributes Engage would drop them silently.
 _NOT_ATTRIBUTES = frozenset({"id", "contactId", "attributes", "meta"})
+_TELL_THE_AGE = ("birthDay", "socialSecurityNumber")
 _QUERY_PARAMETERS = frozenset({"storeExternalId", "createAsUnapproved"})
 _COMPOUND = ("preferences", "consents")
 
@@ -39,6 +40,7 @@ class Rules:
     default_contact_type: str = "Member"
     attributes: tuple[str, ...] | None = None  # the tenant's own; None: not told, any name passes
     required: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # per contact type
+    minimum_age: Mapping[str, int] = field(default_factory=dict)  # years, per contact type
     phone_region: str | None = None  # ISO 3166, for numbers without a country code
     source: str | None = "POS"
     store_external_id: str | None = None
@@ -58,13 +60,22 @@ class Rules:
     @cached_property
     def contact_types(self) -> Mapping[str, str]:
         """Give the contact types that the settings name, by their lower-case form."""
-        names = ("Member", *self.required, self.default_contact_type)
+        names = ("Member", *self.required, *self.minimum_age, self.default_contact_type)
         return {name.lower(): name for name in names}
 
     @cached_property
     def required_of(self) -> Mapping[str, tuple[str, ...]]:
         """Give what each contact type needs, by the type's lower-case form."""
         return {name.lower(): tuple(names) for name, names in self.required.items()}
+
+    @cached_property
+    def minimum_age_of(self) -> Mapping[str, int]:
+        """Give how old somebody must be, by the contact type's lower-case form."""
+        return {name.lower(): years for name, years in self.minimum_age.items()}
+
+    def needs_type(self, data: Mapping[str, Any]) -> bool:
+        """Say whether an update can be checked better by who knows the contact's type."""
+        return bool(self.minimum_age) and any(name in data for name in _TELL_THE_AGE)
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -118,6 +129,7 @@ def create_payload(
     if rules.country_code and checks.is_empty(data.get("countryCode")):
         defaults["countryCode"] = rules.country_code
     form.need(data, defaults, contact_type)
+    form.old_enough(attributes, contact_type)
     payload = Payload(
         attributes=attributes,
         defaults=defaults,
@@ -136,13 +148,14 @@ def update_payload(
     rules: Rules,
     today: date,
     *,
+    contact_type: str | None = None,
     language: str = "en",
 ) -> Payload:
     """Check an update: only what is given is changed, only what is in `clear` is emptied.
 
-    `clear` holds the values of `?clear=`, names parted by commas. Empty values are refused, for
-    Engage would erase what it has. NoData if nothing is asked for; InvalidChange with everything
-    that is wrong.
+    `clear` holds the values of `?clear=`, names parted by commas; `contact_type` is the contact's,
+    where it is known. Empty values are refused, for Engage would erase what it has. NoData if
+    nothing is asked for; InvalidChange with everything that is wrong.
     """
     form = _Form(rules, today, language)
     names = form.cleared(data, clear)
@@ -150,6 +163,7 @@ def update_payload(
         form.wrong("contactType", "ContactTypeNotUpdatable")
     rest = {k: v for k, v in data.items() if k != "contactType" and k not in names}
     attributes = form.attributes(rest, keep_empty=True)
+    form.old_enough(attributes, contact_type)
     form.finish()
     if not attributes and not names:
         raise NoData("There is nothing to change: send at least one attribute, or ?clear=.")
@@ -180,6 +194,7 @@ def upgrade_payload(
     if "type" not in rules.known_names and _says(rest.get("type"), target):
         del rest["type"]
     attributes = form.attributes(rest, keep_empty=True, clearable=False)
+    form.old_enough(attributes, target)
     form.finish()
     return Payload(attributes=attributes, contact_type=target)
 
@@ -207,8 +222,17 @@ class _Form:
         self.problems: list[FieldProblem] = []
         self.suggested = 0
 
-    def wrong(self, name: str, code: str, suggestion: str = "", clearable: bool = True) -> None:
-        message = sentence(code, name, self.language, suggestion=suggestion, clearable=clearable)
+    def wrong(
+        self,
+        name: str,
+        code: str,
+        suggestion: str = "",
+        clearable: bool = True,
+        **details: object,
+    ) -> None:
+        message = sentence(
+            code, name, self.language, suggestion=suggestion, clearable=clearable, **details
+        )
         self.problems.append(FieldProblem(name, code, message))
 
     def finish(self) -> None:
@@ -259,6 +283,18 @@ class _Form:
         for name in self.rules.required_of.get(contact_type.lower(), ()):
             if name != key and name not in defaults and _is_missing(data, name):
                 self.wrong(name, "Required")
+
+    def old_enough(self, attributes: Mapping[str, Any], contact_type: str | None) -> None:
+        """Note what says that somebody is too young for a contact of this type.
+
+        An import leaves such a contact out without a word (Engage's docs, "Contact XML import").
+        """
+        years = self.rules.minimum_age_of.get((contact_type or "").lower(), 0)
+        for name in _TELL_THE_AGE:
+            if years and name in attributes:
+                born = checks.born_by(name, attributes[name])
+                if checks.age_of(born, self.today) < years:
+                    self.wrong(name, "TooYoung", age=years, contact_type=contact_type)
 
     def parameter(self, query: Mapping[str, str], name: str) -> str | None:
         """Return a parameter of the query; None if it is empty or wrong."""

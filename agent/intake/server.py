@@ -7,18 +7,22 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 
 from agent import events
 from agent.contact import new_id
 from agent.errors import (
     AgentError,
     InvalidChange,
+    MalformedRequest,
     MethodNotAllowed,
     MultipleMatches,
     NotFound,
     TooLarge,
 )
+from agent.intake import addresses
+from agent.intake.connection import Connection, Runner
+from agent.intake.words import preferred_language
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -26,6 +30,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BODY_LIMIT = 64 * 1024
 # A POS on the same machine sends its body in milliseconds; whoever takes longer ties up a socket.
 BODY_S = 10.0
+
+# Neither its version nor what it is made of is told to who has no token.
+SERVER = "till-agent"
 
 STATUS_OF = {
     "MalformedRequest": 400,
@@ -61,6 +68,7 @@ _TITLES = {
     412: "Precondition failed",
     413: "Too large",
     415: "Unsupported media type",
+    417: "Expectation failed",
     421: "Wrong host",
     422: "Not acceptable data",
     500: "Internal error",
@@ -101,6 +109,7 @@ def problem(
     )
     answer.headers["Cache-Control"] = "no-store"
     answer.headers["Request-Id"] = request_id
+    answer.headers["Server"] = SERVER
     return answer
 
 
@@ -115,6 +124,7 @@ def problem_of(error: AgentError, request: web.Request) -> web.Response:
             {"field": item.field, "code": item.code, "message": item.message}
             for item in error.problems
         ]
+        headers["Content-Language"] = language_of(request)
     if isinstance(error, MultipleMatches):
         more["messageDetails"] = {"multipleMatchesFound": list(error.contact_ids)}
     if error.code == "Unauthorized":
@@ -161,8 +171,23 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
             request,
         )
     if not answer.prepared:
-        answer.headers["Server"] = "till-agent"
+        answer.headers["Server"] = SERVER
     return answer
+
+
+def language_of(request: web.Request) -> str:
+    """Give the language in which this caller wants to be told what is wrong."""
+    return preferred_language(", ".join(request.headers.getall("Accept-Language", [])))
+
+
+@web.middleware
+async def check_address(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse an address that could be read in more than one way, and HTTP/0.9."""
+    if request.version < HttpVersion10:
+        raise MalformedRequest("The request names no version of HTTP. Nothing was stored.")
+    addresses.check_target(request.raw_path)
+    addresses.check_names(name for name, _ in request.query.items())
+    return await handler(request)
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -172,6 +197,8 @@ async def read_body(request: web.Request) -> bytes:
     """
     if (request.content_length or 0) > BODY_LIMIT:
         raise TooLarge
+    if isinstance(request.protocol, Connection):
+        request.protocol.end_body(request)
     if request.content.is_eof():
         body = await request.read()  # it is here already: nothing to wait for
     else:
@@ -185,8 +212,9 @@ async def read_body(request: web.Request) -> bytes:
 def application(
     routes: Iterable[web.AbstractRouteDef], guard: Callable[..., Awaitable[web.StreamResponse]]
 ) -> web.Application:
-    """Put the application together: problems outermost, then the guard, then the calls."""
-    app = web.Application(middlewares=[answer_problems, guard], client_max_size=BODY_LIMIT + 1)
+    """Put the application together: problems outermost, then guard and address, then the calls."""
+    middlewares = [answer_problems, guard, check_address]
+    app = web.Application(middlewares=middlewares, client_max_size=BODY_LIMIT + 1)
     app.add_routes(routes)
     return app
 
@@ -195,8 +223,13 @@ class Server:
     """The listening socket: bound last at the start, closed first at the end."""
 
     def __init__(self, app: web.Application, host: str, port: int) -> None:
-        self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=3.0, keepalive_timeout=75.0
+        self._runner = Runner(
+            app,
+            problem,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=3.0,
+            keepalive_timeout=75.0,
         )
         self._host = host
         self._port = port

@@ -5,7 +5,10 @@ Owns the list of codes. Sentences name fields, never values: they reach logs and
 
 from __future__ import annotations
 
+import re
+
 LANGUAGES = ("en", "sv")
+_QUALITY = re.compile(r"q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\Z", re.IGNORECASE)
 
 # Where a contact's type is changed; Engage ignores it in an update.
 UPGRADE_CALL = "POST /api/v3/contacts/{id}/updateContactType?contactTypeId=…"
@@ -133,6 +136,12 @@ _SENTENCES: dict[str, tuple[str, str]] = {
         "{field} lies before 1900. Check the year.",
         "{field} ligger före 1900. Kontrollera året.",
     ),
+    "TooYoung": (
+        "{field} says that the customer is not {age} yet, as {contact_type} demands. Check the "
+        "year; if it is right, the customer cannot be signed up.",
+        "{field} säger att kunden inte har fyllt {age} år, vilket krävs för {contact_type}. "
+        "Kontrollera året; stämmer det kan kunden inte registreras.",
+    ),
     "BadPersonalNumber": (
         "{field} is not a valid personal number. Check the digits.",
         "{field} är inte ett giltigt personnummer. Kontrollera siffrorna.",
@@ -166,14 +175,48 @@ _DID_YOU_MEAN = (" Did you mean '{suggestion}'?", " Menade du '{suggestion}'?")
 CODES: tuple[str, ...] = tuple(_SENTENCES)
 
 
+def preferred_language(accept_language: str) -> str:
+    """Give the language of LANGUAGES that Accept-Language wants most (RFC 9110, 12.5.4).
+
+    Weights count, a weight of 0 excludes, `*` stands for what is not named, the first of equals
+    wins. English where none of them is wanted; a weight that is none is left out of account.
+    """
+    weights: dict[str, float] = {}
+    for part in accept_language.lower().split(","):
+        language_range, *parameters = (text.strip() for text in part.split(";"))
+        name = language_range.partition("-")[0]
+        weight = _weight(parameters)
+        if name in (*LANGUAGES, "*") and weight is not None:
+            weights[name] = max(weight, weights.get(name, 0.0))
+    anything = weights.pop("*", 0.0)
+    for name in LANGUAGES:
+        weights.setdefault(name, anything)
+    # What is named stands there in the header's order, and max() gives the first of equals.
+    best = max(weights, key=lambda name: weights[name])
+    return best if weights[best] > 0 else "en"
+
+
+def _weight(parameters: list[str]) -> float | None:
+    if not parameters or not parameters[0]:
+        return 1.0
+    found = _QUALITY.match(parameters[0])
+    return float(found[1]) if found else None
+
+
 def sentence(
-    code: str, field: str, language: str = "en", *, suggestion: str = "", clearable: bool = True
+    code: str,
+    field: str,
+    language: str = "en",
+    *,
+    suggestion: str = "",
+    clearable: bool = True,
+    **details: object,
 ) -> str:
     """Say what is wrong with a field and what to do, in one or two sentences.
 
     `language` is a tag such as `sv` or `sv-SE`; one that is not known gives English. `suggestion`
-    is the nearest known name; `clearable=False` leaves the advice about `?clear=` out. KeyError
-    for a code that is not in CODES.
+    is the nearest known name; `clearable=False` leaves the advice about `?clear=` out; `details`
+    are what else the sentence names, such as an age. KeyError for a code that is not in CODES.
     """
     column = 1 if language[:2].lower() == "sv" else 0
     template = _SENTENCES[code][column]
@@ -181,4 +224,4 @@ def sentence(
         template = _EMPTY_WITHOUT_CLEAR[column]
     if suggestion:
         template += _DID_YOU_MEAN[column]
-    return template.format(field=field, suggestion=suggestion)
+    return template.format(field=field, suggestion=suggestion, **details)

@@ -46,6 +46,7 @@ class LookupCalls:
 
     async def close(self) -> None:
         """End the questions under way."""
+        await self._identifier.close()
         await self._reader.close()
 
     def routes(self) -> list[web.RouteDef]:

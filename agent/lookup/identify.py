@@ -6,8 +6,8 @@ Engage itself said so and no open change of this till carries the key.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,12 +32,14 @@ from agent.errors import (
 from agent.journal import changes, contacts
 from agent.journal.driver import Connection
 from agent.journal.journal import Journal
-from agent.lookup.asking import EngageSilent, refuse_offline
+from agent.lookup.asking import Flights, refuse_offline
 from agent.lookup.cache import Cache
 from agent.lookup.freshness import Provenance, Source
 
 # The parameters of GET /contacts/id (Engage's docs, "Find contact"); contactType only narrows.
 PARAMETERS = ("email", "mobilePhone", "socialSecurityNumber", "customKey", "any")
+
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+\Z")  # nothing else that can be looked for has an @
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Identifier:
         self._client = client
         self._cache = cache
         self._clock = clock
+        self._flights = Flights()
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._flights.close()
 
     async def identify(self, query: Mapping[str, str], wait_s: float) -> Identified:
         """Find a contact by the parameters of Engage's own call.
@@ -73,15 +80,13 @@ class Identifier:
                 "memberNumber go through customKey."
             )
         keys = self._keys(wanted)
-        question = tuple(sorted(wanted.items()))
         # First of all: it may get there while Engage is asked, and then it is open no more.
         coming = await self._journal.read(partial(_with_open_change, keys=keys))
-        absent_s = await self._cache.absent_for_s(question)
+        absent_s = await self._cache.absent_for_s(_question(wanted))
         if absent_s is not None:
             return await self._not_found(keys, coming, Source.CACHE, absent_s)
-        progress = await self._cache.progress()
         try:
-            found = await self._ask_engage(wanted, wait_s)
+            found = await self._ask_engage(wanted, keys, wait_s)
         except SeveralMatch as error:
             raise MultipleMatches(error.contact_ids) from error
         except Refused:
@@ -92,9 +97,7 @@ class Identifier:
                 raise EngageUnreachable from error
             return Identified(known.public_id, Provenance(Source.JOURNAL))
         if found is not None:
-            await self._remember(wanted, keys, found)
             return Identified(found, Provenance(Source.ENGAGE))
-        self._cache.note_absent(question, progress)
         return await self._not_found(keys, coming, Source.ENGAGE)
 
     async def _not_found(
@@ -109,15 +112,27 @@ class Identifier:
             return Identified(pending.public_id, Provenance(Source.JOURNAL))
         return Identified(None, Provenance(source, age_s, self._cache.absent_ttl_s))
 
-    async def _ask_engage(self, wanted: Mapping[str, str], wait_s: float) -> str | None:
+    async def _ask_engage(
+        self, wanted: Mapping[str, str], keys: tuple[Key, ...], wait_s: float
+    ) -> str | None:
+        """Ask together with all who want the same and know as much.
+
+        Whoever comes after a change was recorded or delivered must not hear an answer from before.
+        """
         refuse_offline(self._client)
-        try:
-            async with asyncio.timeout(wait_s):
-                return await self._client.call(
-                    "GET", "/contacts/id", answers.looked_up, query=wanted
-                )
-        except TimeoutError as error:
-            raise EngageSilent from error
+        question = _question(wanted)
+        progress = await self._cache.progress()
+
+        async def look_up() -> str | None:
+            found = await self._client.call("GET", "/contacts/id", answers.looked_up, query=wanted)
+            if found is None:
+                self._cache.note_absent(question, progress)
+            else:
+                await self._remember(wanted, keys, found)
+            return found
+
+        found, _ = await self._flights.join((question, progress), look_up, wait_s)
+        return found
 
     def _keys(self, wanted: Mapping[str, str]) -> tuple[Key, ...]:
         """Give the keys that a question may mean; `any` may mean each of them."""
@@ -137,13 +152,14 @@ class Identifier:
     async def _remember(
         self, wanted: Mapping[str, str], keys: tuple[Key, ...], contact_id: str
     ) -> None:
-        """Keep the GUID for the next update; with one typed key it is sure what belongs to it."""
-        if "any" in wanted or len(keys) != 1:
+        """Keep the GUID for the next update, where it is sure which key belongs to it."""
+        key = _sure_key(wanted, keys)
+        if key is None:
             return
         now = to_text(self._clock.now())
         work = partial(
             contacts.remember,
-            key=keys[0],
+            key=key,
             contact_id=contact_id,
             contact_type=wanted.get("contactType"),
             now=now,
@@ -151,6 +167,22 @@ class Identifier:
         # Engage's answer is good all the same; the page says what is wrong with the journal.
         with contextlib.suppress(JournalError, JournalFull, Overloaded):
             await self._journal.write(work)
+
+
+def _question(wanted: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(wanted.items()))
+
+
+def _sure_key(wanted: Mapping[str, str], keys: tuple[Key, ...]) -> Key | None:
+    """Give the key by which Engage found somebody; None where it may have been another.
+
+    `any` is tried as an e-mail address first, and stops at the first kind for which the value is a
+    valid one (Engage's docs, "Find contact").
+    """
+    typed = [name for name in PARAMETERS if name in wanted]
+    if typed == ["any"] and _EMAIL.match(wanted["any"].strip()):
+        return Key("email", comparable("email", wanted["any"]))
+    return keys[0] if len(keys) == 1 else None
 
 
 def _known(db: Connection, keys: tuple[Key, ...]) -> Contact | None:

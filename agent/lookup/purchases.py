@@ -9,9 +9,10 @@ from urllib.parse import urlencode
 
 from agent.delivery.engage import answers
 from agent.errors import MalformedRequest, NotFound
-from agent.journal import contacts
+from agent.journal import served
 from agent.journal.journal import Journal
 from agent.journal.served import Shelf
+from agent.lookup import overlay
 from agent.lookup.freshness import Provenance, Source
 from agent.lookup.profiles import UNKNOWN_HERE, Profiles
 from agent.lookup.reading import Answered, Question, Reader
@@ -58,7 +59,7 @@ class Lists:
         public_id = query.get("contactId", "").strip()
         if not public_id:
             raise MalformedRequest("Say whose: `contactId` is missing.")
-        contact = await self._journal.read(partial(contacts.find, public_id=public_id))
+        contact, own = await self._journal.read(partial(served.own, public_id=public_id))
         contact_id = contact.contact_id if contact else Profiles.guid(public_id)
         if contact_id is None:
             if contact is None:
@@ -68,13 +69,19 @@ class Lists:
         forwarded = {**query, "contactId": contact_id}
         name = urlencode(sorted(forwarded.items()))
         question = Question(shelf, name, contact_id, path, forwarded, answers.read_any)
-        return await self._reader.answer(question)
+        # A sign-up, an update or an upgrade of this till may bring other promotions with it.
+        return await self._reader.answer(question, partial(overlay.has_moved, own))
 
 
 def usable(body: Any) -> Any:
     """Give a list of promotions without those that were redeemed; anything else as it came."""
     if isinstance(body, list):
-        return [item for item in body if not (isinstance(item, dict) and item.get("redeemed"))]
+        return [item for item in body if not (isinstance(item, dict) and _is_redeemed(item))]
     if isinstance(body, dict) and isinstance(body.get("items"), list):
         return {**body, "items": usable(body["items"])}
     return body
+
+
+def _is_redeemed(promotion: Mapping[str, Any]) -> bool:
+    """Say whether a promotion was redeemed; either member may be missing in some version."""
+    return promotion.get("redeemed") is True or bool(promotion.get("redeemedOn"))

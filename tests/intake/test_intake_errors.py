@@ -8,6 +8,7 @@ import io
 import json
 import socket
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -185,9 +186,22 @@ async def test_a_caller_who_hangs_up_in_mid_body_stores_nothing(
 
 
 async def test_a_body_that_ends_too_early_stores_nothing(shop: Shop) -> None:
-    await raw(shop, head(shop, length=100), b'{"email": "v@example.test"}', half_close=True)
+    answer = await raw(
+        shop, head(shop, length=100), b'{"email": "v@example.test"}', half_close=True
+    )
 
+    assert status_of(answer) == 400
+    assert b"MalformedRequest" in answer
     assert await shop.pos.changes() == []
+
+
+async def test_who_closes_his_half_after_sending_gets_his_answer(shop: Shop) -> None:
+    body = json.dumps(VERA).encode()
+
+    answer = await raw(shop, head(shop, length=len(body)), body, half_close=True)
+
+    assert status_of(answer) == 201
+    assert len(await shop.pos.changes()) == 1
 
 
 async def test_a_body_that_drips_is_cut_off(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +267,7 @@ async def test_every_field_that_is_wrong_is_named_with_its_code(
         ("sv-SE,sv;q=0.9,en;q=0.8", "saknas"),
         ("fi, sv;q=0.5", "saknas"),
         ("en, sv", "is missing"),
+        ("en;q=0.3, sv;q=0.9", "saknas"),
         ("fi", "is missing"),
     ],
 )
@@ -260,6 +275,38 @@ async def test_a_cashier_reads_it_in_her_own_language(pos: Pos, language: str, w
     answer = await pos("POST", CONTACTS, {"firstName": "Vera"}, Accept_Language=language)
 
     assert words in answer.body["validationErrors"][0]["message"]
+    assert answer.headers["Content-Language"] == ("sv" if words == "saknas" else "en")
+
+
+async def test_an_age_in_an_update_is_judged_by_the_type_that_the_till_knows(
+    tmp_path: Path,
+) -> None:
+    young = {"birthDay": f"{date.today().year - 3}-01-15"}
+    async with open_shop(tmp_path, {"engage.minimum_age": {"Member": 18}}) as shop:
+        member = await shop.pos.create("vera@example.test")
+        other = await shop.pos.create("per@example.test", {"contactType": "Contact"})
+
+        refused = await shop.pos.update(member.body["id"], young)
+        taken = await shop.pos.update(other.body["id"], young)
+        unknown = await shop.pos.update(GUID, young, Prefer="respond-async")
+
+    check_problem(refused, 422, "ValidationError")
+    assert refused.fields == [("birthDay", "TooYoung")]
+    assert (taken.status, unknown.status) == (200, 202)
+
+
+async def test_what_is_wrong_with_mended_data_is_told_in_the_callers_language(
+    tmp_path: Path,
+) -> None:
+    async with open_shop(tmp_path, required={"Member": ("lastName",)}) as shop:
+        refused = await shop.pos.create("vera@example.test")
+
+        answer = await shop.pos(
+            "PUT", f"{refused.headers['Location']}/payload", {}, Accept_Language="sv"
+        )
+
+    check_problem(answer, 422, "ValidationError")
+    assert "saknas" in answer.body["detail"]
 
 
 async def test_an_empty_update_asks_for_nothing(pos: Pos) -> None:
@@ -459,7 +506,8 @@ async def test_a_journal_that_is_gone_is_503_with_retry_after(shop: Shop) -> Non
 
 # --- privacy --------------------------------------------------------------------------------------
 
-SECRETS = ("Vera", "vera", "Lind", "0701234567", "+46701234567", "19811218", "9876", "Storgatan")
+# Long enough that no id, port or fraction of a second holds one by chance.
+SECRETS = ("Vera", "vera", "Lind", "0701234567", "46701234567", "1981121", "1218987", "Storgatan")
 PERSON = {
     "email": "vera.lind@example.test",
     "firstName": "Vera",

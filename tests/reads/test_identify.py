@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+import pytest
+from world import eventually
 
 Start = Callable[..., Awaitable[Any]]
 BY_EMAIL = "/api/v3/contacts/id?email=vera@example.test"
@@ -98,3 +102,79 @@ async def test_another_question_is_asked(till: Any) -> None:
     await till.pos.call("GET", f"{BY_EMAIL}&contactType=member")
 
     assert len(till.calls("GET", "/contacts/id")) == 3
+
+
+# --- many readers -------------------------------------------------------------------------------
+
+
+async def test_many_who_ask_for_the_same_cost_engage_one_call(start: Start) -> None:
+    till = await start(engage={"timeout_s": 5})
+    contact_id = till.sandbox.seed(email="vera@example.test")
+    # Long enough for all to come while Engage is asked: what it finds is not kept.
+    till.sandbox.set_fault("slow", path="/contacts/id", delay_s=1.5)
+
+    found = await asyncio.gather(*(identify(till) for _ in range(20)))
+
+    assert {(status, body) for status, body, _ in found} == {(200, contact_id)}
+    assert len(till.calls("GET", "/contacts/id")) == 1
+
+
+async def test_who_asks_after_a_sign_up_never_hears_the_answer_from_before_it(till: Any) -> None:
+    till.sandbox.set_fault("slow", path="/contacts/id", delay_s=1.0, times=1)
+    early = asyncio.create_task(identify(till))
+    await eventually(lambda: till.calls("GET", "/contacts/id"), "Engage is asked")
+    contact_id = await till.signed_up()
+
+    status, body, _ = await identify(till)
+
+    assert (status, body) == (200, contact_id)
+    await early
+    assert (await identify(till))[0] == 200
+
+
+async def test_one_who_leaves_takes_the_answer_from_nobody(till: Any) -> None:
+    contact_id = till.sandbox.seed(email="vera@example.test")
+    till.sandbox.set_fault("slow", path="/contacts/id", delay_s=0.3)
+    leaving = asyncio.create_task(identify(till))
+    await eventually(lambda: till.calls("GET", "/contacts/id"), "Engage is asked")
+    staying = asyncio.create_task(identify(till))
+
+    leaving.cancel()
+
+    assert (await staying)[1] == contact_id
+
+
+# --- what a look-up leaves behind ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("query", ["email=VERA@example.test", "any=vera@example.test"])
+async def test_sign_up_of_somebody_who_was_looked_up_is_one_call_to_engage(
+    till: Any, query: str
+) -> None:
+    till.sandbox.seed(email="vera@example.test")
+    await till.pos.get(f"/api/v3/contacts/id?{query}")
+
+    change = await till.pos.create(city="Lund")
+    await till.pos.until(change, "delivered")
+
+    assert [each.method for each in till.calls()] == ["GET", "PATCH"]
+
+
+async def test_update_of_somebody_who_was_looked_up_is_one_call_to_engage(till: Any) -> None:
+    till.sandbox.seed(email="vera@example.test", mobilePhone="+46701234567")
+    contact_id = await till.pos.get("/api/v3/contacts/id?mobilePhone=%2B46701234567")
+
+    change = await till.pos.update(contact_id, city="Lund")
+    await till.pos.until(change, "delivered")
+
+    assert [each.method for each in till.calls()] == ["GET", "PATCH"]
+
+
+async def test_key_that_may_have_been_another_is_not_kept(till: Any) -> None:
+    till.sandbox.seed(email="vera@example.test", memberNumber="0701234567")
+    await till.pos.get("/api/v3/contacts/id?any=0701234567")
+    await till.cut_line()
+
+    status, _, _ = await till.pos.call("GET", "/api/v3/contacts/id?mobilePhone=0701234567")
+
+    assert status == 503

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+
+from agent.lookup.purchases import usable
 
 Start = Callable[..., Awaitable[Any]]
 PURCHASES = "/api/v3/contacts/transactions"
@@ -34,6 +37,42 @@ async def test_list_is_passed_on_and_kept(till: Any, contact_id: str, path: str)
     assert kept == fetched
     assert (first["Agent-Source"], second["Agent-Source"]) == ("engage", "cache")
     assert len(till.calls("GET", path)) == 1
+
+
+async def test_purchases_and_returns_can_be_told_apart(till: Any, contact_id: str) -> None:
+    _, body, _ = await ask(till, PURCHASES, f"contactId={contact_id}")
+
+    lines = [
+        (line["type"], line["quantity"]) for each in body["items"] for line in each["lineItems"]
+    ]
+    assert {kind for kind, quantity in lines if quantity < 0} == {"RETURN"}
+    assert {kind for kind, quantity in lines if quantity > 0} == {"PURCHASE"}
+
+
+@pytest.mark.parametrize("path", [PURCHASES, PROMOTIONS])
+async def test_many_readers_of_a_list_cost_engage_one_call(
+    till: Any, contact_id: str, path: str
+) -> None:
+    till.sandbox.set_fault("slow", path=path, delay_s=0.3)
+
+    answers = await asyncio.gather(*(ask(till, path, f"contactId={contact_id}") for _ in range(20)))
+
+    assert {status for status, _, _ in answers} == {200}
+    assert len(till.calls("GET", path)) == 1
+
+
+@pytest.mark.parametrize("path", [PURCHASES, PROMOTIONS])
+async def test_list_is_asked_for_again_after_a_change_of_this_till(
+    till: Any, contact_id: str, path: str
+) -> None:
+    await ask(till, path, f"contactId={contact_id}")
+    change = await till.pos.update(contact_id, city="Lund")
+    await till.pos.until(change, "delivered")
+
+    _, _, headers = await ask(till, path, f"contactId={contact_id}")
+
+    assert headers["Cache-Status"].startswith("till-agent; fwd=stale")
+    assert len(till.calls("GET", path)) == 2
 
 
 async def test_purchases_have_engages_shape(till: Any, contact_id: str) -> None:
@@ -102,6 +141,24 @@ async def test_redeemed_promotions_are_left_out_on_request(till: Any, contact_id
     assert 0 < len(usable) < len(every)
     assert headers["Agent-Source"] == "cache"
     assert [each.query for each in till.calls("GET", PROMOTIONS)] == [{"contactId": contact_id}]
+
+
+@pytest.mark.parametrize(
+    ("promotion", "left"),
+    [
+        ({"redeemed": True}, False),
+        ({"redeemed": False, "redeemedOn": None}, True),
+        ({"redeemedOn": "2026-10-01T12:00:00+00:00"}, False),  # where the flag is missing
+        ({"redeemed": None, "redeemedOn": ""}, True),
+        ({}, True),
+        ("something else", True),
+    ],
+)
+def test_promotion_is_left_out_once_it_was_redeemed(promotion: Any, left: bool) -> None:
+    expected = [promotion] if left else []
+
+    assert usable([promotion]) == expected
+    assert usable({"items": [promotion], "count": 1}) == {"items": expected, "count": 1}
 
 
 async def test_redeemed_must_be_true_or_false(till: Any, contact_id: str) -> None:

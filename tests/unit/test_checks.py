@@ -222,6 +222,43 @@ def test_a_personal_number(written: str, stored: str | Wrong) -> None:
     assert checks.personal_number(written, TODAY) == stored
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "born"),
+    [
+        ("birthDay", "1990-01-15", date(1990, 1, 15)),
+        ("socialSecurityNumber", "198112289874", date(1981, 12, 28)),
+        ("socialSecurityNumber", "197010632391", date(1970, 10, 3)),  # a coordination number
+        ("socialSecurityNumber", "131052-308T", date(1952, 10, 13)),  # Finnish
+        ("socialSecurityNumber", "131010A308T", date(2010, 10, 13)),
+        ("socialSecurityNumber", "131052Y308T", date(1952, 10, 13)),
+    ],
+)
+def test_day_of_birth_is_read_from_what_tells_it(name: str, value: str, born: date) -> None:
+    assert checks.born_by(name, value) == born
+
+
+@pytest.mark.parametrize(
+    ("born", "age"),
+    [
+        (date(2008, 11, 21), 18),  # today is the birthday
+        (date(2008, 11, 22), 17),  # tomorrow is
+        (date(2008, 12, 1), 17),
+        (date(2026, 11, 21), 0),  # born today
+        (date(1900, 1, 1), 126),
+    ],
+)
+def test_age_grows_on_the_birthday(born: date, age: int) -> None:
+    assert checks.age_of(born, TODAY) == age
+
+
+def test_who_was_born_on_a_leap_day_grows_older_on_the_first_of_march() -> None:
+    born = date(2008, 2, 29)
+
+    ages = [checks.age_of(born, date(2026, *day)) for day in ((2, 28), (3, 1))]
+
+    assert ages == [17, 18]
+
+
 @given(st.dates(date(1900, 1, 1), date(2026, 11, 21)), st.integers(0, 9999))
 def test_twelve_digits_are_judged_as_the_library_judges_them(day: date, serial: int) -> None:
     written = f"{day:%Y%m%d}{serial:04d}"
@@ -343,10 +380,13 @@ def test_consents_lose_their_empty_members_and_nothing_else() -> None:
     assert found == [{"id": "terms", "value": True, "source": "POS"}]
 
 
+DETAILS: dict[str, Any] = {"age": 18, "contact_type": "Member"}  # what some sentences name
+
+
 @pytest.mark.parametrize("language", words.LANGUAGES)
 @pytest.mark.parametrize("code", words.CODES)
 def test_every_code_has_a_sentence_that_names_the_field(code: str, language: str) -> None:
-    said = words.sentence(code, "someField", language, suggestion="otherField")
+    said = words.sentence(code, "someField", language, suggestion="otherField", **DETAILS)
 
     assert "someField" in said
     assert "otherField" in said
@@ -355,13 +395,45 @@ def test_every_code_has_a_sentence_that_names_the_field(code: str, language: str
 
 
 def test_every_sentence_is_translated() -> None:
-    same = [c for c in words.CODES if words.sentence(c, "x") == words.sentence(c, "x", "sv-SE")]
+    same = [
+        code
+        for code in words.CODES
+        if words.sentence(code, "x", **DETAILS) == words.sentence(code, "x", "sv-SE", **DETAILS)
+    ]
 
     assert same == []
 
 
 def test_a_language_that_is_not_known_gives_english() -> None:
     assert words.sentence("BadEmail", "email", "de") == words.sentence("BadEmail", "email", "en")
+
+
+@pytest.mark.parametrize(
+    ("accept_language", "language"),
+    [
+        ("", "en"),
+        ("sv", "sv"),
+        ("SV-se", "sv"),
+        ("fi, sv", "sv"),
+        ("en, sv", "en"),  # of equals the first
+        ("en;q=0.5, sv;q=0.9", "sv"),  # the weight counts, not the order
+        ("en;q=0.5,sv-SE;q=0.501", "sv"),
+        ("sv;q=0.2, en-GB", "en"),
+        ("sv;q=0, en", "en"),
+        ("sv;q=0", "en"),  # neither is wanted
+        ("sv;Q=1.000, en;q=0.999", "sv"),
+        ("*", "en"),
+        ("*, en;q=0", "sv"),  # anything but English
+        ("en;q=0.1, *;q=0.5", "sv"),
+        ("fi, *;q=0.1", "en"),
+        ("sv;q=2, en;q=0.1", "en"),  # no weight at all
+        ("sv;q=, en;q=0.1", "en"),
+        ("svx, en;q=0.1", "en"),  # another language
+        (";;;,,=", "en"),
+    ],
+)
+def test_language_is_the_one_that_is_wanted_most(accept_language: str, language: str) -> None:
+    assert words.preferred_language(accept_language) == language
 
 
 def test_an_empty_value_that_clear_cannot_help_with_does_not_name_it() -> None:

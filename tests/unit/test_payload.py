@@ -273,6 +273,80 @@ def test_what_a_contact_type_needs_is_found_whatever_its_case() -> None:
     assert problems(create, VERA | {"contactType": "MEMBER"}, rules) == [("firstName", "Required")]
 
 
+GROWN_UP = Rules(minimum_age={"member": 18, "Kiosk": 13})
+# On TODAY sixteen and eighteen years old.
+SIXTEEN = {"birthDay": "2010-01-15"}
+EIGHTEEN = {"birthDay": f"{TODAY.year - 18}-{TODAY:%m-%d}"}
+
+
+@pytest.mark.parametrize(
+    ("data", "fields"),
+    [
+        (SIXTEEN, ["birthDay"]),
+        ({"socialSecurityNumber": "20100115-0018"}, ["socialSecurityNumber"]),
+        ({"socialSecurityNumber": "150110A9003"}, ["socialSecurityNumber"]),  # Finnish
+        (
+            {**SIXTEEN, "socialSecurityNumber": "20100115-0018"},
+            ["birthDay", "socialSecurityNumber"],
+        ),
+        ({**SIXTEEN, "contactType": "MEMBER"}, ["birthDay"]),
+        ({**SIXTEEN, "contactType": "Contact"}, []),  # no age is asked for there
+        ({**SIXTEEN, "contactType": "kiosk"}, []),
+        (EIGHTEEN, []),
+        ({}, []),  # nothing tells the age
+    ],
+)
+def test_who_is_too_young_for_the_contact_type_is_not_signed_up(
+    data: dict[str, Any], fields: list[str]
+) -> None:
+    payload = _problems_or_none(create, VERA | data, GROWN_UP)
+
+    assert payload == [(name, "TooYoung") for name in fields]
+
+
+def test_who_is_too_young_is_told_together_with_the_rest() -> None:
+    found = problems(create, {**SIXTEEN, "email": "vera"}, GROWN_UP)
+
+    assert found == [("email", "BadEmail"), ("birthDay", "TooYoung")]
+
+
+def test_the_sentence_about_the_age_names_age_and_type() -> None:
+    with pytest.raises(InvalidChange) as caught:
+        create_payload(VERA | SIXTEEN, {}, GROWN_UP, TODAY, language="sv")
+
+    (problem,) = caught.value.problems
+    assert "18" in problem.message
+    assert "Member" in problem.message or "member" in problem.message
+    assert "2010" not in problem.message
+
+
+@pytest.mark.parametrize(
+    ("contact_type", "expected"),
+    [("Member", [("birthDay", "TooYoung")]), ("Contact", []), (None, [])],
+)
+def test_the_age_in_an_update_is_judged_by_the_type_that_is_known(
+    contact_type: str | None, expected: list[tuple[str, str]]
+) -> None:
+    found = _problems_or_none(
+        update_payload, SIXTEEN, [], GROWN_UP, TODAY, contact_type=contact_type
+    )
+
+    assert found == expected
+
+
+def test_the_age_in_an_upgrade_is_judged_by_the_type_that_is_asked_for() -> None:
+    assert problems(upgrade, SIXTEEN, "member", GROWN_UP) == [("birthDay", "TooYoung")]
+    assert upgrade(SIXTEEN, "Contact", GROWN_UP).contact_type == "Contact"
+
+
+def _problems_or_none(call: Callable[..., Payload], *args: Any, **kwargs: Any) -> Any:
+    try:
+        call(*args, **kwargs)
+    except InvalidChange as error:
+        return [(each.field, each.code) for each in error.problems]
+    return []
+
+
 def test_names_that_the_tenant_does_not_have_are_refused_where_it_is_told() -> None:
     data = VERA | {"shoeSise": 1, "shoeSize": 2, "age": 30, "nps.grade": 1, "zzz": 1}
 
