@@ -39,9 +39,9 @@ from agent.errors import IntakeError, JournalError, JournalUnavailable
 from agent.intake import server
 from agent.intake.contacts import ContactCalls
 from agent.intake.desk import Desk, RouteSwitch
-from agent.intake.guard import Guard
+from agent.intake.guard import COMMANDS, Guard, TokenInHeader, WrongTokens
+from agent.intake.listening import Server
 from agent.intake.payload import Rules
-from agent.intake.server import Server
 from agent.journal import driver, meta
 from agent.journal.database import Database
 from agent.journal.journal import Journal
@@ -50,6 +50,7 @@ from agent.notify import Notifier, watchdog_s
 from agent.schedule import Schedule
 from agent.secrets import SecretSource, path_of, read_secret
 from agent.status.snapshot import Observer
+from agent.tls import certificate_of
 from agent.tokens import Tokens
 
 # Beside the journal, for whoever may read that folder: the commands of this machine.
@@ -107,7 +108,11 @@ class Agent:
         self.stall = StallDetector(self.journal, self.link, self.gates[Route.API], self.clock)
         self.observer = self._observer()
         self.lookups = LookupCalls(config, self.journal, self.client, self.clock, server.problem)
-        self.server = Server(self._application(), config.server.host, config.server.port)
+        self.server = Server(
+            self._application(),
+            config.server,
+            certificate_of(config.server.tls_certificate_file, config.server.tls_key_file),
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = contextlib.AsyncExitStack()
 
@@ -220,7 +225,13 @@ class Agent:
 
     def _problems(self) -> Sequence[str]:
         files = self.uploader.problem if isinstance(self.uploader, Uploader) else None
-        found = (self._clock_problem(), self.sealer.problem, files, self.stall.problem)
+        found = (
+            self._clock_problem(),
+            self.sealer.problem,
+            files,
+            self.stall.problem,
+            self.server.problem,
+        )
         return [text for text in found if text]
 
     def _sure_now(self) -> datetime | None:
@@ -256,7 +267,8 @@ class Agent:
             routes=self._switches(),
         )
         guard = Guard(
-            self._name_for,
+            [TokenInHeader(self._name_for, WrongTokens(self.clock.monotonic))],
+            listens_on=settings.host,
             allowed_hosts=settings.allowed_hosts,
             allowed_origins=settings.allowed_origins,
         )
@@ -268,6 +280,7 @@ class Agent:
                 *status_routes(self.observer),
             ],
             guard.middleware,
+            caller_timeout_s=settings.caller_timeout_s,
         )
 
     def _name_for(self, token: str) -> str | None:
@@ -275,7 +288,7 @@ class Agent:
         # Headers may carry bytes that are no UTF-8; they come as surrogates.
         given = token.encode(errors="surrogatepass")
         if hmac.compare_digest(given, self._command_token.encode()):
-            return "command"
+            return COMMANDS
         return self.tokens.name_for(token)
 
     async def _seal(self) -> int:
@@ -309,9 +322,8 @@ class Agent:
 
     @property
     def url(self) -> str:
-        """Give where it listens."""
-        host = self.config.server.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.server.port}"
+        """Give where it listens, for somebody on this machine."""
+        return self.config.server.address(self.server.port)
 
     async def start(self) -> None:
         """Open the journal, start delivery, listen, and tell systemd, in this order.

@@ -3,10 +3,11 @@
 AgentError
 ├── ConfigError              the settings are wrong: all problems together, exit code 2
 ├── IntakeError              the request is wrong or cannot be taken: answered as problem+json
-│   ├── MalformedRequest, NoData, Unauthorized, ForbiddenOrigin, TooLarge, WrongHost,
-│   │   UnsupportedMedia, NotFound, MethodNotAllowed, Conflict, PreconditionFailed
+│   ├── MalformedRequest, NoData, Unauthorized, ForbiddenOrigin, TooLarge, HeadTooLarge, TooSlow,
+│   │   WrongHost, UnsupportedMedia, NotFound, MethodNotAllowed, Conflict, PreconditionFailed
 │   ├── InvalidChange        fields, codes and reasons; never the values
 │   ├── IdempotencyKeyReused
+│   ├── TooManyWrongTokens   somebody guesses; Retry-After
 │   ├── Overloaded           the waiting room is full; Retry-After
 │   └── JournalFull          too little disk left to promise anything
 ├── ReadError                a question to Engage that cannot be answered
@@ -105,6 +106,14 @@ class Unauthorized(IntakeError):
     code = "Unauthorized"
 
 
+class TooManyWrongTokens(IntakeError):
+    """Too many wrong tokens came in a short time; right ones are taken all the same. Nothing was
+    stored; send a token made with `till-agent token new`."""
+
+    code = "TooManyWrongTokens"
+    retry_after_s = 1
+
+
 class ForbiddenOrigin(IntakeError):
     """A web page from elsewhere may not use this service."""
 
@@ -140,6 +149,18 @@ class TooLarge(IntakeError):
     """The body is larger than 64 KiB. Nothing was stored."""
 
     code = "TooLarge"
+
+
+class HeadTooLarge(IntakeError):
+    """The request's first line and headers are too large. Nothing was stored."""
+
+    code = "HeadTooLarge"
+
+
+class TooSlow(IntakeError):
+    """The request did not arrive whole in time. Nothing was stored; send it again."""
+
+    code = "TooSlow"
 
 
 class UnsupportedMedia(IntakeError):

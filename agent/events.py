@@ -20,7 +20,7 @@ _FIELD_NAMES = """
 attempt attempts batch bytes cause change changes code config contacts count counts due_s error
 event exception file halt host kind level link name number open outcome path place port reason
 request_id route seconds signal since state status step store target till timestamp token_name
-unknown version version_sqlite wait_s where
+unknown until version version_sqlite wait_s where
 """
 FIELDS = frozenset(_FIELD_NAMES.split())
 _EMAIL = re.compile(r"[^\s@\"'<>]+@[^\s@\"'<>]+")

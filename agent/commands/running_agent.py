@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
-import urllib.error
+import socket
+import ssl
 import urllib.parse
-import urllib.request
+from pathlib import Path
 from typing import Any
 
 from agent import config
 from agent.errors import AgentError
+from agent.tls import leaf_of
 
 # Made by a running agent beside its journal (assembly.py), for whoever may read that folder.
 COMMAND_TOKEN = "command-token"  # noqa: S105 - a file's name
+_TIMEOUT_S = 30.0
+_EXAMPLE_URL = "http://127.0.0.1:8717"
 
 
 class NotRunning(Exception):
@@ -27,14 +32,25 @@ class RunningAgent:
     def __init__(self, options: argparse.Namespace) -> None:
         self._settings = None if options.url else config.load(options.config)
         self._url = (options.url or self._address()).rstrip("/")
-        # A proxy of the environment has no business between a till and itself.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def _address(self) -> str:
         assert self._settings is not None  # noqa: S101 - set where no --url is given
-        server = self._settings.server
-        host = f"[{server.host}]" if ":" in server.host else server.host
-        return f"http://{host}:{server.port}"
+        return self._settings.server.address()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        """Give a way to the agent: its socket where there is one, else its address.
+
+        A proxy of the environment has no business between a till and itself.
+        """
+        server = None if self._settings is None else self._settings.server
+        if server and server.socket and os.access(server.socket, os.W_OK):
+            return _ByFile(server.socket)
+        scheme, host, port = _parts(self._url)
+        if scheme == "http":
+            return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
+        if server is None or server.tls_certificate_file is None:
+            return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S)
+        return _Pinned(host, port, leaf_of(server.tls_certificate_file))
 
     def _token(self) -> str:
         if token := os.environ.get("TILL_AGENT_TOKEN"):
@@ -60,28 +76,89 @@ class RunningAgent:
 
     def ask(self, method: str, path: str, body: Any = None, *, public: bool = False) -> Any:
         """Make one call; gives the JSON. Raises NotRunning, and AgentError for a refusal."""
-        request = urllib.request.Request(  # noqa: S310 - the address is the agent's own
-            f"{self._url}{path}", method=method
-        )
-        if not public:
-            request.add_header("apikey", self._token())
+        headers = {} if public else {"apikey": self._token()}
+        content = None
         if body is not None:
-            request.add_header("Content-Type", "application/json")
-            request.data = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+            content = json.dumps(body)
         try:
-            with self._opener.open(request, timeout=30) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise AgentError(_refusal(error)) from error
-        except (urllib.error.URLError, OSError, ValueError) as error:
+            connection = self._connection()
+            try:
+                connection.request(method, path, content, headers)
+                answer = connection.getresponse()
+                text = answer.read()
+            finally:
+                connection.close()
+        except ssl.SSLCertVerificationError as error:
+            raise AgentError(
+                f"the certificate of {self._url} cannot be trusted ({error.verify_message}). "
+                "Nothing was asked. Use --config on the till itself."
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
             raise NotRunning(self._nobody()) from error
+        return _read(answer.status, text, self._nobody())
 
 
-def _refusal(error: urllib.error.HTTPError) -> str:
+def _parts(url: str) -> tuple[str, str, int | None]:
     try:
-        return str(json.load(error)["detail"])
-    except (ValueError, KeyError, TypeError):
-        return f"the agent answered HTTP {error.code}."
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urllib.parse.urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path:
+        raise AgentError(f"{url} is not where an agent can be. Write for example {_EXAMPLE_URL}")
+    return parts.scheme, parts.hostname, port
+
+
+class _ByFile(http.client.HTTPConnection):
+    """A connection to the agent's Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.connect(os.fspath(self._path))
+
+
+class _Pinned(http.client.HTTPSConnection):
+    """A TLS connection to whoever has the very certificate that the settings name.
+
+    It is not asked whose name stands in it or when it ends: the commands call an address of the
+    machine, and are needed most when a certificate has ended.
+    """
+
+    def __init__(self, host: str, port: int | None, leaf: bytes) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        super().__init__(host, port, timeout=_TIMEOUT_S, context=context)
+        self._leaf = leaf
+
+    def connect(self) -> None:
+        super().connect()
+        if self.sock.getpeercert(binary_form=True) != self._leaf:
+            self.close()
+            raise AgentError(
+                f"what answers at {self.host}:{self.port} has another certificate than the one in "
+                "server.tls_certificate_file, so it got no token. If the file was replaced, see "
+                "in the log whether the agent could use it; else find out what listens there."
+            )
+
+
+def _read(status: int, text: bytes, nobody: str) -> Any:
+    try:
+        answer = json.loads(text)
+    except ValueError as error:
+        if status >= 400:
+            raise AgentError(f"the agent answered HTTP {status}.") from error
+        raise NotRunning(nobody) from error
+    if status < 400:
+        return answer
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    raise AgentError(str(detail or f"the agent answered HTTP {status}."))
 
 
 def quoted(text: str) -> str:

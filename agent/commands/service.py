@@ -12,7 +12,7 @@ from typing import Any
 
 from agent import config, events
 from agent.commands.parts import NO_JOURNAL, OK, add
-from agent.errors import ConfigError, Problem
+from agent.errors import Problem
 
 
 def add_service(commands: Any) -> None:
@@ -22,9 +22,7 @@ def add_service(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = config.load(options.config)
-    if problems := config.check_files(settings):
-        raise ConfigError(problems)
+    settings = config.load_with_files(options.config)
     for warning in (*config.warnings(settings), *config.file_hints(settings)):
         print(f"till-agent: note: {warning}", file=sys.stderr)
     events.set_up(settings.log.level, settings.log.format)
@@ -52,9 +50,12 @@ async def _serve(settings: config.Config) -> int:
     except asyncio.CancelledError:
         return OK
     except OSError as error:
+        place, remedy = f"{settings.server.host}:{settings.server.port}", "server.port"
+        if error.filename is not None:
+            place, remedy = error.filename, "server.socket"
         print(
-            f"till-agent: cannot listen on {settings.server.host}:{settings.server.port}: "
-            f"{error.strerror}. Nothing is lost. Stop what uses that port, or set server.port.",
+            f"till-agent: cannot listen on {place}: {error.strerror}. Nothing is lost. Stop what "
+            f"uses it, or set {remedy}.",
             file=sys.stderr,
         )
         return NO_JOURNAL
@@ -79,9 +80,7 @@ async def _unless(stop: asyncio.Event, starting: Coroutine[Any, Any, None]) -> N
 
 
 def _check(options: argparse.Namespace) -> int:
-    settings = config.load(options.config)
-    if problems := config.check_files(settings):
-        raise ConfigError(problems)
+    settings = config.load_with_files(options.config)
     notes = (*config.warnings(settings), *config.file_hints(settings))
     for note in notes:
         print(f"note: {note}")

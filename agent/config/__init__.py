@@ -6,7 +6,7 @@ is known elsewhere.
 """
 
 from agent.config.files import Mount, check_files, file_hints, mounts_now
-from agent.config.loading import load, warnings
+from agent.config.loading import load, load_with_files, warnings
 from agent.config.showing import config_hash, describe, example, reference
 from agent.config.tables import (
     TABLES,
@@ -44,6 +44,7 @@ __all__ = [
     "example",
     "file_hints",
     "load",
+    "load_with_files",
     "mounts_now",
     "reference",
     "settings_of",

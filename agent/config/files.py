@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
+import ipaddress
 import os
 import re
 import ssl
@@ -11,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.config.tables import Config
+from agent.config.texts import is_loopback
 from agent.errors import Problem
 from agent.secrets import SecretProblem, read_secret
+from agent.tls import TlsProblem, certificate_of
 from agent.tokens import Tokens
 
 # --- what is wrong around the settings --------------------------------------------------------
@@ -36,6 +41,10 @@ _UNFIT_KINDS = {
         *("fuse.curlftpfs", "fuse.vmhgfs-fuse", "fuse.gvfsd-fuse", "fuse.ceph"),
     },
 }
+
+
+# What the kernel's address of a Unix socket holds, with some room for the name while it is made.
+_LONGEST_SOCKET = 100
 
 
 def mounts_now(table: Path = Path("/proc/self/mountinfo")) -> tuple[Mount, ...]:
@@ -75,7 +84,9 @@ def check_files(config: Config, mounts: Sequence[Mount] | None = None) -> tuple[
             *_readable("[engage] ca_file", config.engage.ca_file),
             *_certificates(config.engage.ca_file),
             *_readable("[fallback] xslt", config.fallback.xslt),
+            *_tls_problems(config),
             *_tokens_problems(config),
+            *_socket_problems(config),
             *_journal_problems(config, mounts_now() if mounts is None else mounts),
             *_folder_problems("[fallback] spool", config.fallback.spool),
         ]
@@ -85,9 +96,17 @@ def check_files(config: Config, mounts: Sequence[Mount] | None = None) -> tuple[
 def file_hints(config: Config) -> tuple[Problem, ...]:
     """Give what a person still has to do: pin the host key, make tokens. The agent starts anyway.
 
-    Without a pinned key the file route halts; without tokens no POS gets in.
+    Without a pinned key the file route halts; without tokens no POS gets in; a certificate that
+    ends soon has to be replaced.
     """
-    return tuple([*_known_hosts_hints(config), *_tokens_hints(config)])
+    return tuple(
+        [
+            *_known_hosts_hints(config),
+            *_tokens_hints(config),
+            *_tls_hints(config),
+            *_host_hints(config),
+        ]
+    )
 
 
 def _secret_problems(config: Config) -> Iterator[Problem]:
@@ -133,16 +152,88 @@ def _certificates(path: Path | None) -> Iterator[Problem]:
 
 def _tokens_problems(config: Config) -> Iterator[Problem]:
     path = config.server.tokens_file
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+    with contextlib.suppress(OSError):
+        if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            yield Problem(
+                "[server] tokens_file",
+                f"Other users may write to {path} and so let themselves in.",
+                f"Run: chmod go-w {path}",
+            )
+    if not is_loopback(config.server.host) and not Tokens(path).names:
         yield Problem(
             "[server] tokens_file",
-            f"Other users may write to {path} and so let themselves in.",
-            f"Run: chmod go-w {path}",
+            f"There are no tokens in {path}, and others on the network could reach the agent.",
+            "Make one with: till-agent token new <name>",
         )
+
+
+def _tls_problems(config: Config) -> Iterator[Problem]:
+    server = config.server
+    certificate = certificate_of(server.tls_certificate_file, server.tls_key_file)
+    if certificate is None:
+        return
+    try:
+        certificate.context()
+    except TlsProblem as problem:
+        yield Problem(f"[server] {problem.key}", problem.what, problem.suggestion)
+
+
+def _tls_hints(config: Config) -> Iterator[Problem]:
+    server = config.server
+    certificate = certificate_of(server.tls_certificate_file, server.tls_key_file)
+    if certificate is None:
+        return
+    with contextlib.suppress(TlsProblem):
+        certificate.context()
+    if problem := certificate.problem:
+        what, _, remedy = problem.partition("; ")
+        yield Problem("[server] tls_certificate_file", what, remedy)
+
+
+def _host_hints(config: Config) -> Iterator[Problem]:
+    server = config.server
+    if ipaddress.ip_address(server.host).is_unspecified and not server.allowed_hosts:
+        yield Problem(
+            "[server] allowed_hosts",
+            "The agent listens on every address, and answers only those who call it localhost.",
+            "Write the names by which the POS calls this machine.",
+        )
+
+
+def _socket_problems(config: Config) -> Iterator[Problem]:
+    path, group = config.server.socket, config.server.socket_group
+    if path is None:
+        return
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        yield Problem(
+            "[server] socket",
+            f"{path} exists and is no socket; it would be replaced.",
+            'Write for example "/run/till-agent/agent.sock".',
+        )
+    if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        yield Problem(
+            "[server] socket",
+            f"The kernel takes no path of more than {_LONGEST_SOCKET} bytes for a socket.",
+            'Write for example "/run/till-agent/agent.sock".',
+        )
+    yield from _folder_problems("[server] socket", path.parent)
+    if group is not None and group not in _own_groups():
+        yield Problem(
+            "[server] socket_group",
+            f"There is no group {group}, or the agent's user does not belong to it.",
+            f"Run: usermod --append --groups {group} till-agent",
+        )
+
+
+def _own_groups() -> set[str]:
+    """Give the names of the groups that a file of this user may be given to."""
+    if os.geteuid() == 0:
+        return {each.gr_name for each in grp.getgrall()}
+    names = set()
+    for gid in {os.getegid(), *os.getgroups()}:
+        with contextlib.suppress(KeyError):  # a number without a name
+            names.add(grp.getgrgid(gid).gr_name)
+    return names
 
 
 def _tokens_hints(config: Config) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.config.files import check_files
 from agent.config.kinds import (
     TableOf,
     Wrong,
@@ -21,7 +22,17 @@ from agent.config.kinds import (
     shown,
 )
 from agent.config.showing import toml_text
-from agent.config.tables import BULK_MAX, TABLES, Config, Described, Setting, Sftp, settings_of
+from agent.config.tables import (
+    BULK_MAX,
+    TABLES,
+    Config,
+    Described,
+    Server,
+    Setting,
+    Sftp,
+    settings_of,
+)
+from agent.config.texts import is_loopback
 from agent.errors import ConfigError, Problem
 from agent.secrets import Credential
 
@@ -33,14 +44,36 @@ def load(path: Path) -> Config:
 
     Raises ConfigError with all problems at once.
     """
-    path = Path(path)
-    data = _parsed_toml(path.name, _content(path))
-    reading = _Reading(path.absolute().parent)
-    config = _with_bulk_default(reading.config(data), data)
-    problems = [*reading.problems, *_clashes(config, reading.bad)]
+    config, problems, _ = _read(Path(path))
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def load_with_files(path: Path) -> Config:
+    """Read agent.toml and look at the files and folders that it names, as check_files() does.
+
+    Raises ConfigError with all problems of both at once.
+    """
+    config, problems, bad = _read(Path(path))
+    told = bad | {_key_at(problem.place) for problem in problems}
+    # Of a setting that is wrong itself, only the default could be looked at.
+    problems += [each for each in check_files(config) if _key_at(each.place) not in told]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _read(path: Path) -> tuple[Config, list[Problem], set[str]]:
+    data = _parsed_toml(path.name, _content(path))
+    reading = _Reading(path.absolute().parent)
+    config = _with_bulk_default(reading.config(data), data)
+    return config, [*reading.problems, *_clashes(config, reading.bad)], reading.bad
+
+
+def _key_at(place: str) -> str:
+    """Give "table.key" for the place of a problem."""
+    return place.lstrip("[").replace("] ", ".")
 
 
 def _content(path: Path) -> str:
@@ -250,6 +283,36 @@ def _clashes(config: Config, bad: set[str]) -> Iterator[Problem]:
             yield from clash(config)
 
 
+def _both_tls_files(config: Config) -> Iterator[Problem]:
+    server = config.server
+    missing = [
+        key for key in ("tls_certificate_file", "tls_key_file") if getattr(server, key) is None
+    ]
+    if len(missing) == 1:
+        yield Problem(
+            f"[server] {missing[0]}",
+            "This is missing: certificate and key belong together.",
+            f"Write for example {_example(missing[0])}.",
+        )
+
+
+def _tls_for_the_network(config: Config) -> Iterator[Problem]:
+    server = config.server
+    if server.tls_certificate_file or server.tls_key_file or is_loopback(server.host):
+        return
+    yield Problem(
+        "[server] host",
+        "Others on the network could reach this address, and without TLS tokens and personal data"
+        " would cross it in the clear.",
+        'Write "127.0.0.1", or name tls_certificate_file and tls_key_file; each POS needs a token'
+        " then too.",
+    )
+
+
+def _example(key: str) -> str:
+    return f"{key} = {toml_text(settings_of(Server)[key].setting.example)}"
+
+
 def _needed(key: str, config: Config) -> Iterator[Problem]:
     if config.fallback.transport == "sftp" and not getattr(config.sftp, key):
         yield _missing("sftp", key, settings_of(Sftp)[key].setting)
@@ -301,6 +364,11 @@ def _custom_key(config: Config) -> Iterator[Problem]:
 
 
 _CLASHES: list[tuple[tuple[str, ...], Clash]] = [
+    (("server.tls_certificate_file", "server.tls_key_file"), _both_tls_files),
+    (
+        ("server.host", "server.tls_certificate_file", "server.tls_key_file"),
+        _tls_for_the_network,
+    ),
     (("engage.contact_key", "engage.custom_key"), _custom_key),
     (("engage.max_requests_per_s", "engage.backlog_requests_per_s"), _backlog_rate),
     (("fallback.transport", "fallback.max_contacts"), _bulk_limit),

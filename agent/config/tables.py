@@ -121,13 +121,57 @@ class Server:
     host: str = field(
         default="127.0.0.1",
         metadata=about(
-            Text("a loopback address", texts.listen_host),
-            "The address to listen on; in this version only this machine's own.",
+            Text("an address of this machine", texts.listen_host),
+            "The address to listen on; with 127.0.0.1 the agent listens on ::1 too, so that"
+            " localhost leads here. One that others on the network can reach needs TLS and tokens.",
         ),
     )
     port: int = field(
         default=8717,
         metadata=about(_count(0, 65535), "The port to listen on; 0 takes any free one."),
+    )
+    tls_certificate_file: Path | None = field(
+        default=None,
+        metadata=about(
+            File("PEM, the agent's own certificate first, then its issuer's"),
+            "The certificate with which the agent speaks TLS, https instead of http, to everybody.",
+            example="tls_certificate.pem",
+            default_text="no TLS",
+        ),
+    )
+    tls_key_file: SecretSource | None = field(
+        default=None,
+        metadata=about(
+            Secret(),
+            "The private key of that certificate, without a passphrase.",
+            example="tls_key",
+            default_text="no TLS",
+        ),
+    )
+    socket: Path | None = field(
+        default=None,
+        metadata=about(
+            File(),
+            "A Unix socket to listen on as well; it needs a token as the port does.",
+            example="/run/till-agent/agent.sock",
+            default_text="none",
+        ),
+    )
+    socket_mode: str = field(
+        default="0660",
+        metadata=about(
+            Text("three or four octal digits", texts.file_mode),
+            "Who may connect to the Unix socket, as chmod writes it.",
+        ),
+    )
+    socket_group: str | None = field(
+        default=None,
+        metadata=about(
+            Text(),
+            "The group that the Unix socket is given to; the agent's user must belong to it.",
+            example="pos",
+            default_text="the agent's own",
+        ),
     )
     tokens_file: Path = field(
         default=Path("/etc/till-agent/tokens"),
@@ -171,6 +215,28 @@ class Server:
             default_text="none",
         ),
     )
+    max_connections: int = field(
+        default=1024,
+        metadata=about(
+            _count(8, 8192),
+            "How many connections may be open at once; whoever comes then hears 503 Overloaded.",
+        ),
+    )
+    caller_timeout_s: float = field(
+        default=10.0,
+        metadata=about(
+            _seconds(300),
+            "How long a caller may take over each part: a request's head, its body, and taking the"
+            " answer; after that the connection is cut.",
+            unit="seconds",
+        ),
+    )
+
+    def address(self, port: int | None = None) -> str:
+        """Give the URL at which this machine's own programs find the agent."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        scheme = "http" if self.tls_certificate_file is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port or self.port}"
 
 
 @dataclass(frozen=True, kw_only=True)

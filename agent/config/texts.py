@@ -57,7 +57,8 @@ def product(text: str) -> str:
     return text
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether a name or address leads nowhere but to this machine."""
     if host == "localhost":
         return True
     try:
@@ -67,12 +68,22 @@ def _is_loopback(host: str) -> bool:
 
 
 def listen_host(text: str) -> str:
-    """Check the address to listen on: only this machine. Raises Wrong."""
-    if not _is_loopback(text):
+    """Check the address to listen on: an address, for a name may lead elsewhere. Raises Wrong."""
+    try:
+        return str(ipaddress.ip_address("127.0.0.1" if text == "localhost" else text.strip("[]")))
+    except ValueError:
         raise Wrong(
-            "Only this machine may be listened on: tokens and personal data would cross the"
-            " network without TLS.",
-            'Write "127.0.0.1"; put a proxy with TLS in front if others must reach it.',
+            "This must be an IP address of this machine: what a name means may change.",
+            'Write "127.0.0.1", which also serves whoever calls localhost.',
+        ) from None
+
+
+def file_mode(text: str) -> str:
+    """Check the mode of a socket: readable and writable at least for its owner. Raises Wrong."""
+    if not re.fullmatch(r"0?[0-7]{3}", text) or int(text, 8) & 0o600 != 0o600:
+        raise Wrong(
+            "This is not a mode with which a socket can be used.",
+            'Write for example "0660": its owner and its group may connect.',
         )
     return text
 
@@ -133,7 +144,7 @@ def base_url(text: str) -> str:
     prefix: str = re.split("(?i)/api(?:/|$)", url.path)[0].rstrip("/")
     plain = urlunsplit(("https", url.netloc, prefix, "", ""))
     if url.scheme not in ("https", "http") or (
-        url.scheme == "http" and not _is_loopback(url.hostname or "")
+        url.scheme == "http" and not is_loopback(url.hostname or "")
     ):
         raise Wrong(
             "This must be https: the key and personal data would go in the clear.",

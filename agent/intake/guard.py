@@ -1,17 +1,29 @@
-"""Who may call at all: Host, Origin, token and media type. Runs before anything reads a body.
+"""Who may call at all: Host, Origin, caller and media type. Runs before anything reads a body.
 
 A shop's till also runs a web browser. DNS rebinding is stopped by the exact list of hosts, a
-foreign page by Origin and Sec-Fetch-Site, another program by the token.
+foreign page by Origin and Sec-Fetch-Site, another program by the token. What is decided here and
+why stands in docs/security.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from agent.errors import ForbiddenOrigin, Unauthorized, UnsupportedMedia, WrongHost
-from agent.intake.server import Handler
+from agent.errors import (
+    ForbiddenOrigin,
+    MethodNotAllowed,
+    Overloaded,
+    TooManyWrongTokens,
+    Unauthorized,
+    UnsupportedMedia,
+    WrongHost,
+)
+from agent.intake.connections import Connection
+from agent.intake.server import ANSWER_HEADERS, Handler
 
 # What anybody at the till may see: it changes nothing and shows no personal data.
 _PUBLIC = frozenset(
@@ -27,9 +39,18 @@ _PUBLIC = frozenset(
 )
 _PUBLIC_PREFIX = "/assets/"
 _UNPACKED = ("identity", "gzip", "deflate")  # what aiohttp unpacks while it reads
+# What is answered even when there are too many connections: how the agent is, in a moment.
+_GOES_FIRST = frozenset(("/", "/healthz", "/readyz", "/metrics", "/agent/v1/status"))
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+_HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
 
+# The caller that this machine's own commands are.
+COMMANDS = "command"
 TOKEN_NAME: web.RequestKey[str] = web.RequestKey("token_name", str)
+
+# A way to say who calls. Gives the caller's name, or None for a request that does not use this way;
+# raises Unauthorized or TooManyWrongTokens for one that uses it wrongly.
+Way = Callable[[web.Request], str | None]
 
 
 class Guard:
@@ -37,12 +58,15 @@ class Guard:
 
     def __init__(
         self,
-        name_for: Callable[[str], str | None],
+        ways: Sequence[Way],
         *,
+        listens_on: str,
         allowed_hosts: Iterable[str] = (),
         allowed_origins: Iterable[str] = (),
     ) -> None:
-        self._name_for = name_for  # a token's name, None for an unknown token
+        self._ways = ways  # tried in this order
+        own = f"[{listens_on}]" if ":" in listens_on else listens_on
+        self._own_names = {*_LOOPBACK_NAMES, own.lower()}
         self._hosts = {host.lower() for host in allowed_hosts}
         self._origins = {origin.lower() for origin in allowed_origins}
 
@@ -52,93 +76,209 @@ class Guard:
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            self._check_host(request)
-            origin = self._check_origin(request)
-            if origin and request.method == "OPTIONS":
-                return self._preflight(origin)
-            if not _is_public(request):
-                request[TOKEN_NAME] = self._check_token(request)
+            if request.method == "CONNECT":
+                raise MethodNotAllowed("The agent is no proxy.")
+            host = self._check_host(request)
+            origin = self._check_origin(request, host)
+            if origin is not None:
+                request[ANSWER_HEADERS] = _cors(origin)
+                if request.method == "OPTIONS":
+                    return _preflight(request)
+            if not is_public(request):
+                request[TOKEN_NAME] = self._caller(request)
+            _check_room(request)
             _check_media_type(request)
-            answer = await handler(request)
-            if origin and not answer.prepared:
-                answer.headers.update(_cors(origin))
-            return answer
+            return await handler(request)
 
         return guard
 
-    def _check_host(self, request: web.Request) -> None:
-        host = request.headers.get("Host", "").lower()
-        if "://" in request.raw_path and request.url.authority.lower() != host:
-            raise WrongHost  # the whole address in the request line, for a proxy
-        name, _, port = host.rpartition(":")
-        if not port.isdigit():
-            name, port = host, ""
-        if name in _LOOPBACK_NAMES and port == str(_port(request)):
-            return
-        if host in self._hosts or name in self._hosts:
-            return
-        raise WrongHost
+    def _check_host(self, request: web.Request) -> str:
+        """Give the Host header, in lower case; refuse all but the names of this agent."""
+        named = {host.lower() for host in request.headers.getall("Host", [])}
+        if not request.raw_path.startswith("/"):  # the whole address, as one writes to a proxy
+            named |= _authority(request.raw_path)
+        host = named.pop() if len(named) == 1 else ""
+        if (parts := _HOST.fullmatch(host)) is None:
+            raise WrongHost
+        if host in self._hosts or parts[1] in self._hosts:
+            return host
+        if parts[1] not in self._own_names or not _is_own_port(request, parts[2]):
+            raise WrongHost
+        return host
 
-    def _check_origin(self, request: web.Request) -> str | None:
+    def _check_origin(self, request: web.Request, host: str) -> str | None:
         """Give the origin of a page from elsewhere that is allowed; refuse all others."""
-        origin = request.headers.get("Origin", "").lower()
+        origin = _only(request, "Origin")
         if origin and origin in self._origins:
             return origin
-        own = f"http://{request.headers.get('Host', '').lower()}"
-        site = request.headers.get("Sec-Fetch-Site", "none").lower()
-        if origin and origin != own:
+        if origin and origin != f"{_scheme(request)}://{host}":
             raise ForbiddenOrigin
-        if site in ("cross-site", "same-site") and not _is_visit(request):
+        if not _is_our_page(request) and not _is_visit(request):
             raise ForbiddenOrigin
         return None
 
-    def _check_token(self, request: web.Request) -> str:
-        token = request.headers.get("apikey", "")
-        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
-        if not token and scheme.lower() == "bearer":
-            token = value.strip()
-        name = self._name_for(token) if token else None
+    def _caller(self, request: web.Request) -> str:
+        for way in self._ways:
+            if (name := way(request)) is not None:
+                return name
+        raise Unauthorized
+
+
+# --- tokens ---------------------------------------------------------------------------------------
+
+
+class WrongTokens:
+    """How many wrong tokens came lately, whoever sent them. It never locks a right one out."""
+
+    # A POS with an old token is told 401 as long as it does not hammer.
+    BURST = 20
+    PER_S = 1.0
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._left = float(self.BURST)
+        self._at = monotonic()
+
+    def one_more(self) -> None:
+        """Count a wrong token. Raises TooManyWrongTokens if there were too many."""
+        now = self._monotonic()
+        self._left = min(self.BURST, self._left + max(0.0, now - self._at) * self.PER_S)
+        self._at = now
+        if self._left < 1:
+            raise TooManyWrongTokens
+        self._left -= 1
+
+
+class TokenInHeader:
+    """The POS's way: a token as `apikey`, as with Engage, or as `Authorization: Bearer`."""
+
+    def __init__(self, name_for: Callable[[str], str | None], wrong: WrongTokens) -> None:
+        self._name_for = name_for  # a token's name, None for an unknown token
+        self._wrong = wrong
+
+    def __call__(self, request: web.Request) -> str | None:
+        """Give the name of the token in the request, None if it has none."""
+        given = _tokens_in(request)
+        if not given:
+            return None
+        # The right token is looked at first, however many wrong ones came before.
+        name = self._name_for(given[0]) if len(given) == 1 else None
         if name is None:
+            self._wrong.one_more()
             raise Unauthorized
         return name
 
-    def _preflight(self, origin: str) -> web.Response:
-        headers = _cors(origin) | {
-            "Access-Control-Allow-Methods": "GET, POST, PATCH, PUT, DELETE",
-            "Access-Control-Allow-Headers": "apikey, authorization, content-type, prefer, "
-            "idempotency-key, if-match, if-none-match, accept-language",
-            "Access-Control-Allow-Private-Network": "true",
-            "Access-Control-Max-Age": "600",
-        }
-        return web.Response(status=204, headers=headers)
+
+def _tokens_in(request: web.Request) -> list[str]:
+    """Give the different tokens that a request holds; apikey goes before Authorization."""
+    if keys := [key for key in request.headers.getall("apikey", []) if key]:
+        return list(dict.fromkeys(keys))
+    parts = [value.partition(" ") for value in request.headers.getall("Authorization", [])]
+    bearers = [token.strip() for scheme, _, token in parts if scheme.lower() == "bearer"]
+    return list(dict.fromkeys(filter(None, bearers)))
+
+
+# --- pages from elsewhere -------------------------------------------------------------------------
+
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, PATCH, PUT, DELETE",
+    "Access-Control-Allow-Headers": "apikey, authorization, content-type, prefer, "
+    "idempotency-key, if-match, if-none-match, accept-language",
+    "Access-Control-Max-Age": "600",
+}
+# Chromium asked for these before a page of the internet reached into the local network, under the
+# one name and then the other (Private Network Access). Since version 142 it asks the user instead
+# (Local Network Access), and nothing is asked of the agent.
+_LOCAL_NETWORK = {
+    "Access-Control-Request-Private-Network": "Access-Control-Allow-Private-Network",
+    "Access-Control-Request-Local-Network": "Access-Control-Allow-Local-Network",
+}
+
+
+def _preflight(request: web.Request) -> web.Response:
+    local = {
+        allowed: "true"
+        for asked, allowed in _LOCAL_NETWORK.items()
+        if request.headers.get(asked, "").lower() == "true"
+    }
+    return web.Response(status=204, headers={**_PREFLIGHT, **local})
 
 
 def _cors(origin: str) -> dict[str, str]:
     return {
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Expose-Headers": "Age, Agent-Change, Agent-Source, Agent-State, "
-        "Cache-Status, ETag, Idempotent-Replay, Location, Retry-After",
+        "Cache-Status, ETag, Idempotent-Replay, Location, Preference-Applied, Request-Id, "
+        "Retry-After",
         "Vary": "Origin",
     }
 
 
-def _port(request: web.Request) -> int:
-    transport = request.transport
-    return int(transport.get_extra_info("sockname")[1]) if transport is not None else 0
-
-
-def _is_public(request: web.Request) -> bool:
-    return request.method in ("GET", "HEAD") and (
-        request.path in _PUBLIC or request.path.startswith(_PUBLIC_PREFIX)
-    )
+def _is_our_page(request: web.Request) -> bool:
+    """Say whether no browser calls it a foreign page; a word nobody knows yet is none of ours."""
+    return _only(request, "Sec-Fetch-Site") in ("", "none", "same-origin")
 
 
 def _is_visit(request: web.Request) -> bool:
     """Somebody follows a link to the page: harmless, unlike a script that fetches it."""
     return (
-        _is_public(request)
-        and request.headers.get("Sec-Fetch-Mode", "").lower() == "navigate"
-        and request.headers.get("Sec-Fetch-Dest", "").lower() == "document"
+        is_public(request)
+        and _only(request, "Sec-Fetch-Mode") == "navigate"
+        and _only(request, "Sec-Fetch-Dest") == "document"
+    )
+
+
+# --- the request ----------------------------------------------------------------------------------
+
+
+def is_public(request: web.Request) -> bool:
+    """Say whether nobody needs to be known for this request."""
+    return request.method in ("GET", "HEAD") and (
+        request.path in _PUBLIC or request.path.startswith(_PUBLIC_PREFIX)
+    )
+
+
+def _only(request: web.Request, name: str) -> str:
+    """Give a header's value in lower case; of several values that differ, none can be believed."""
+    values = {value.strip().lower() for value in request.headers.getall(name, [])}
+    if len(values) > 1:
+        raise ForbiddenOrigin
+    return values.pop() if values else ""
+
+
+def _authority(address: str) -> set[str]:
+    try:
+        return {urlsplit(address).netloc.lower()} - {""}
+    except ValueError:
+        raise WrongHost from None
+
+
+def _scheme(request: web.Request) -> str:
+    # Not request.scheme: whoever writes the whole address into the request line chooses that.
+    transport = request.transport
+    is_tls = transport is not None and transport.get_extra_info("sslcontext") is not None
+    return "https" if is_tls else "http"
+
+
+def _is_own_port(request: web.Request, port: str | None) -> bool:
+    """Say whether this is the port that the request came in by; a Unix socket has none."""
+    name = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    if not isinstance(name, tuple):
+        return isinstance(name, str | bytes)
+    usual = "443" if _scheme(request) == "https" else "80"
+    return (port or usual) == str(name[1])
+
+
+def _check_room(request: web.Request) -> None:
+    """Turn away whoever came when there were too many; what tells how it stands goes first."""
+    connection = request.protocol
+    if not isinstance(connection, Connection) or not connection.is_crowded:
+        return
+    if request.path in _GOES_FIRST or request.get(TOKEN_NAME) == COMMANDS:
+        return
+    raise Overloaded(
+        "More connections are open than the till can serve at once. Nothing was stored; send it "
+        "again, and keep fewer connections open."
     )
 
 

@@ -1,9 +1,11 @@
-"""The HTTP application: its outermost middleware, and the only table from code to status."""
+"""The HTTP application: its outermost middleware, and the only table from code to status.
+
+Where it listens is known elsewhere.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,17 +21,19 @@ from agent.errors import (
     MultipleMatches,
     NotFound,
     TooLarge,
+    TooSlow,
 )
 from agent.intake import addresses
-from agent.intake.connection import Connection, Runner
 from agent.intake.words import preferred_language
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # Larger than any contact; aiohttp stops reading beyond it.
 BODY_LIMIT = 64 * 1024
-# A POS on the same machine sends its body in milliseconds; whoever takes longer ties up a socket.
-BODY_S = 10.0
+
+CALLER_TIMEOUT_S: web.AppKey[float] = web.AppKey("caller_timeout_s", float)
+# What the guard wants to stand on the answer, whatever the answer is.
+ANSWER_HEADERS: web.RequestKey[Mapping[str, str]] = web.RequestKey("answer_headers", Mapping)
 
 # Neither its version nor what it is made of is told to who has no token.
 SERVER = "till-agent"
@@ -42,6 +46,7 @@ STATUS_OF = {
     "NotFound": 404,
     "ContactNotFound": 404,
     "MethodNotAllowed": 405,
+    "TooSlow": 408,
     "Conflict": 409,
     "Discarded": 409,
     "MultipleMatches": 409,
@@ -51,6 +56,8 @@ STATUS_OF = {
     "WrongHost": 421,
     "ValidationError": 422,
     "IdempotencyKeyReused": 422,
+    "TooManyWrongTokens": 429,
+    "HeadTooLarge": 431,
     "InternalError": 500,
     "EngageUnreachable": 503,
     "JournalUnavailable": 503,
@@ -64,6 +71,7 @@ _TITLES = {
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
+    408: "Too slow",
     409: "Conflict",
     412: "Precondition failed",
     413: "Too large",
@@ -71,16 +79,29 @@ _TITLES = {
     417: "Expectation failed",
     421: "Wrong host",
     422: "Not acceptable data",
+    429: "Too many wrong tokens",
+    431: "Head too large",
     500: "Internal error",
     503: "Not available now",
     507: "Disk full",
 }
 
 
+# Nothing that the agent answers is for another page to load, frame or guess the type of. What a
+# page of its own needs beyond that, it says itself.
+_FOR_BROWSERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
 def problem(
     code: str,
     detail: str,
-    request: web.Request,
+    request: web.BaseRequest | None,
     *,
     status: int | None = None,
     headers: Mapping[str, str] | None = None,
@@ -89,7 +110,8 @@ def problem(
     """Give an error as RFC 9457 wants it, with Engage's members beside.
 
     Members: type, title, status, detail, instance; errorCode, message, requestId; and `more`, for
-    example validationErrors: [{field, code, message}].
+    example validationErrors: [{field, code, message}]. Without a request, as when none could be
+    read, the address is not known.
     """
     status = status or STATUS_OF.get(code, 422)
     request_id = new_id()
@@ -98,7 +120,7 @@ def problem(
         "title": _TITLES.get(status, "Error"),
         "status": status,
         "detail": detail,
-        "instance": request.path,
+        "instance": "/" if request is None else request.path,
         "errorCode": code,
         "message": detail,
         "requestId": request_id,
@@ -113,7 +135,7 @@ def problem(
     return answer
 
 
-def problem_of(error: AgentError, request: web.Request) -> web.Response:
+def problem_of(error: AgentError, request: web.BaseRequest | None) -> web.Response:
     """Give the answer to an error that the agent knows."""
     headers = {}
     if (retry_after_s := getattr(error, "retry_after_s", None)) is not None:
@@ -124,13 +146,27 @@ def problem_of(error: AgentError, request: web.Request) -> web.Response:
             {"field": item.field, "code": item.code, "message": item.message}
             for item in error.problems
         ]
-        headers["Content-Language"] = language_of(request)
+        if request is not None:
+            headers["Content-Language"] = language_of(request)
     if isinstance(error, MultipleMatches):
         more["messageDetails"] = {"multipleMatchesFound": list(error.contact_ids)}
     if error.code == "Unauthorized":
         headers["WWW-Authenticate"] = "Bearer"
     code = error.code if error.code in STATUS_OF else "InternalError"
     return problem(code, " ".join(error.message.split()), request, headers=headers, more=more)
+
+
+def problem_bytes(error: AgentError) -> bytes:
+    """Give an error as it goes over the wire where no request could be read; the last answer."""
+    answer = problem_of(error, None)
+    body = answer.body
+    assert isinstance(body, bytes)  # noqa: S101 - for the type checker
+    dress(answer)
+    answer.headers["Connection"] = "close"
+    answer.headers["Content-Length"] = str(len(body))
+    lines = [f"HTTP/1.1 {answer.status} {answer.reason}"]
+    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 @web.middleware
@@ -156,10 +192,9 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     except (
         ConnectionError,
         asyncio.IncompleteReadError,
-        TimeoutError,
         web.RequestPayloadError,  # broken chunks, or packed and not to be unpacked
     ) as error:
-        # The POS went away, or sends too slowly: nothing was stored, and nobody may be listening.
+        # The POS went away: nothing was stored, and nobody may be listening.
         events.log().info("request_broken", error=type(error).__name__)
         answer = problem("MalformedRequest", "The request did not arrive whole.", request)
     except Exception as error:
@@ -170,12 +205,10 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
             "the same Idempotency-Key.",
             request,
         )
-    if not answer.prepared:
-        answer.headers["Server"] = SERVER
     return answer
 
 
-def language_of(request: web.Request) -> str:
+def language_of(request: web.BaseRequest) -> str:
     """Give the language in which this caller wants to be told what is wrong."""
     return preferred_language(", ".join(request.headers.getall("Accept-Language", [])))
 
@@ -190,73 +223,67 @@ async def check_address(request: web.Request, handler: Handler) -> web.StreamRes
     return await handler(request)
 
 
+def dress(answer: web.StreamResponse) -> None:
+    """Put the headers on that every answer has."""
+    answer.headers["Server"] = SERVER
+    for name, value in _FOR_BROWSERS.items():
+        answer.headers.setdefault(name, value)
+
+
+async def _before_sending(request: web.Request, answer: web.StreamResponse) -> None:
+    dress(answer)
+    answer.headers.update(request.get(ANSWER_HEADERS, {}))
+
+
 async def read_body(request: web.Request) -> bytes:
     """Read a request's body within its limits.
 
-    Raises TooLarge (or aiohttp's own for a chunked one), TimeoutError, ConnectionError.
+    Raises TooLarge (or aiohttp's own for a chunked one), TooSlow, ConnectionError.
     """
     if (request.content_length or 0) > BODY_LIMIT:
         raise TooLarge
-    if isinstance(request.protocol, Connection):
-        request.protocol.end_body(request)
+    # Of a connection of ours; a test's own server has aiohttp's.
+    if (end_body := getattr(request.protocol, "end_body", None)) is not None:
+        end_body(request)
     if request.content.is_eof():
         body = await request.read()  # it is here already: nothing to wait for
     else:
-        async with asyncio.timeout(BODY_S):
-            body = await request.read()
+        body = await _read_as_it_comes(request)
     if len(body) > BODY_LIMIT:
         raise TooLarge
     return body
 
 
+async def _read_as_it_comes(request: web.Request) -> bytes:
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
+    try:
+        async with asyncio.timeout(request.app[CALLER_TIMEOUT_S]):
+            return await request.read()
+    except TimeoutError:
+        raise TooSlow from None
+
+
 def application(
-    routes: Iterable[web.AbstractRouteDef], guard: Callable[..., Awaitable[web.StreamResponse]]
+    routes: Iterable[web.RouteDef],
+    guard: Callable[..., Awaitable[web.StreamResponse]],
+    *,
+    caller_timeout_s: float,
 ) -> web.Application:
     """Put the application together: problems outermost, then guard and address, then the calls."""
     middlewares = [answer_problems, guard, check_address]
     app = web.Application(middlewares=middlewares, client_max_size=BODY_LIMIT + 1)
-    app.add_routes(routes)
+    app[CALLER_TIMEOUT_S] = caller_timeout_s
+    app.on_response_prepare.append(_before_sending)
+    app.add_routes(
+        web.RouteDef(
+            each.method, each.path, each.handler, {**each.kwargs, "expect_handler": _later}
+        )
+        for each in routes
+    )
     return app
 
 
-class Server:
-    """The listening socket: bound last at the start, closed first at the end."""
-
-    def __init__(self, app: web.Application, host: str, port: int) -> None:
-        self._runner = Runner(
-            app,
-            problem,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=3.0,
-            keepalive_timeout=75.0,
-        )
-        self._host = host
-        self._port = port
-        self.port = 0  # the one that is really listened on
-
-    async def start(self, *, patience_s: float = 30.0) -> None:
-        """Bind and listen; a port that is taken is tried again, because a reboot may free it.
-
-        Raises OSError once the patience is over.
-        """
-        await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + patience_s
-        while True:
-            site = web.TCPSite(self._runner, self._host, self._port, reuse_address=True)
-            try:
-                await site.start()
-                break
-            except OSError as error:
-                with contextlib.suppress(RuntimeError):
-                    await site.stop()
-                if loop.time() >= give_up:
-                    raise
-                events.log().warning("port_taken", port=self._port, error=error.strerror)
-                await asyncio.sleep(0.5)
-        self.port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        """Take no more requests and let those under way finish within seconds."""
-        await self._runner.cleanup()
+async def _later(_: web.Request) -> None:
+    """Do not ask for a body before the guard let its request in; read_body() does."""

@@ -19,7 +19,6 @@ from patience import eventually
 from running_agent import CONTACTS, Answer, Pos, Shop, open_shop
 
 from agent import events, tokens
-from agent.intake import server
 from agent.journal import database
 
 VERA = {"email": "vera@example.test", "firstName": "Vera"}
@@ -204,14 +203,13 @@ async def test_who_closes_his_half_after_sending_gets_his_answer(shop: Shop) -> 
     assert len(await shop.pos.changes()) == 1
 
 
-async def test_a_body_that_drips_is_cut_off(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "BODY_S", 0.2)
+async def test_a_body_that_drips_is_cut_off(tmp_path: Path) -> None:
+    async with open_shop(tmp_path, {"server": {"caller_timeout_s": 0.2}}) as shop:
+        answer = await raw(shop, head(shop, length=100), b'{"email": "v@')
 
-    answer = await raw(shop, head(shop, length=100), b'{"email": "v@')
-
-    assert status_of(answer) == 400
-    assert b"MalformedRequest" in answer
-    assert await shop.pos.changes() == []
+        assert status_of(answer) == 408
+        assert b"TooSlow" in answer
+        assert await shop.pos.changes() == []
 
 
 async def test_a_length_that_is_too_large_is_refused_before_the_body_is_read(shop: Shop) -> None:

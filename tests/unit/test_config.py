@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from certificates import write_certificate
 
 from agent import config
 from agent.config import Config, Mount
@@ -360,6 +361,83 @@ def test_tokens_file_that_others_may_write_is_refused(ready: Config, tmp_path: P
     (tmp_path / "tokens").chmod(0o602)
 
     assert "let themselves in" in texts(config.check_files(ready, mounts=()))
+
+
+def test_listening_to_the_network_without_tls_or_tokens_is_told_together(
+    ready: Config, loaded: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "tokens").unlink()
+    path = tmp_path / "agent.toml"
+    path.write_text(path.read_text().replace("[server]", '[server]\nhost = "0.0.0.0"'))
+
+    with pytest.raises(ConfigError) as caught:
+        config.load_with_files(path)
+
+    report = texts(caught.value.problems)
+    assert "[server] host: Others on the network could reach this address" in report
+    assert "[server] tokens_file: There are no tokens" in report
+
+
+def test_listening_to_the_network_with_tls_and_tokens_is_fine(
+    ready: Config, tmp_path: Path
+) -> None:
+    certificate, key = write_certificate(tmp_path / "tls")
+    named = {"tls_certificate_file": certificate, "tls_key_file": key, "host": "192.0.2.7"}
+
+    assert texts(config.check_files(with_table(ready, "server", **named), mounts=())) == ""
+    assert texts(config.file_hints(with_table(ready, "server", **named))) == ""
+
+
+def test_certificate_that_cannot_be_used_is_refused_at_its_setting(
+    ready: Config, tmp_path: Path
+) -> None:
+    certificate, key = write_certificate(tmp_path / "tls")
+    key.chmod(0o644)
+    named = with_table(ready, "server", tls_certificate_file=certificate, tls_key_file=key)
+
+    problems = config.check_files(named, mounts=())
+
+    assert [problem.place for problem in problems] == ["[server] tls_key_file"]
+    assert f"chmod 600 {key}" in texts(problems)
+
+
+def test_certificate_that_ends_soon_is_a_hint(ready: Config, tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path / "tls", days=5)
+    named = with_table(ready, "server", tls_certificate_file=certificate, tls_key_file=key)
+
+    assert config.check_files(named, mounts=()) == ()
+    assert "The agent's own certificate ends on" in texts(config.file_hints(named))
+
+
+def test_listening_everywhere_without_a_name_is_a_hint(ready: Config) -> None:
+    everywhere = with_table(ready, "server", host="0.0.0.0")
+
+    assert "[server] allowed_hosts: " in texts(config.file_hints(everywhere))
+
+
+def test_socket_in_place_of_a_file_or_for_an_unknown_group_is_refused(
+    ready: Config, tmp_path: Path
+) -> None:
+    (tmp_path / "agent.sock").touch()
+    named = with_table(ready, "server", socket=tmp_path / "agent.sock", socket_group="no-such")
+
+    problems = config.check_files(named, mounts=())
+
+    assert [problem.place for problem in problems] == ["[server] socket", "[server] socket_group"]
+
+
+def test_problems_of_a_setting_and_of_its_file_are_not_told_twice(
+    ready: Config, tmp_path: Path
+) -> None:
+    (tmp_path / "engage_api_key").unlink()
+    path = tmp_path / "agent.toml"
+    path.write_text(path.read_text().replace("[journal]\n", "[journal]\nkey_file = 7\n"))
+
+    with pytest.raises(ConfigError) as caught:
+        config.load_with_files(path)
+
+    places = [problem.place for problem in caught.value.problems]
+    assert places == ["[journal] key_file", "[engage] api_key_file"]
 
 
 def test_certificates_that_are_none_are_refused(ready: Config, tmp_path: Path) -> None:
