@@ -11,29 +11,18 @@ from agent.sandbox import Sandbox
 BULK = {"transport": "bulk", "max_contacts": 100, "seal_after_s": 3600}
 
 
-async def seal(world: World, *changes: str) -> None:
-    """Let what waits go into batches, all of it at once."""
-    await world.pos.until_link("offline")
-    for change in changes:
-        await world.pos.until(change, "waiting")
-    await world.pos.call("POST", "/agent/v1/batches/seal")
-    for change in changes:
-        await world.pos.until(change, "batched")
-
-
-async def test_changes_of_an_outage_go_by_bulk_calls_and_are_confirmed(
+async def test_sealed_changes_go_by_bulk_calls_and_are_confirmed(
     start: Callable[..., Awaitable[World]], sandbox: Sandbox
 ) -> None:
     world = await start(fallback=BULK)
     known = sandbox.seed(email="known@example.test")
-    sandbox.down()
-    asked = [
-        await world.pos.create(f"new{number}@example.test", firstName="Vera") for number in range(3)
-    ]
-    asked.append(await world.pos.update(known, city="Lund"))
-    await seal(world, *asked)
 
-    sandbox.up()
+    async with world.pos.sealing():
+        asked = [
+            await world.pos.create(f"new{number}@example.test", firstName="Vera")
+            for number in range(3)
+        ]
+        asked.append(await world.pos.update(known, city="Lund"))
 
     for change in asked:
         await world.pos.until(change, "confirmed")
@@ -51,13 +40,11 @@ async def test_a_bulk_call_whose_answer_is_lost_is_sent_again_and_doubles_nobody
     start: Callable[..., Awaitable[World]], sandbox: Sandbox
 ) -> None:
     world = await start(fallback=BULK)
-    sandbox.down()
-    change = await world.pos.create(firstName="Vera")
-    await seal(world, change)
     sandbox.set_fault("lose_answer", path="/contacts/bulk", times=1)
     sandbox.set_fault("not_unique")  # Engage itself would not stop a double
 
-    sandbox.up()
+    async with world.pos.sealing():
+        change = await world.pos.create(firstName="Vera")
 
     await world.pos.until(change, "confirmed")
     assert len(world.calls("POST", "/contacts/bulk")) == 1
@@ -69,16 +56,14 @@ async def test_a_contact_that_became_several_is_left_to_a_person_and_the_others_
     start: Callable[..., Awaitable[World]], sandbox: Sandbox
 ) -> None:
     world = await start(fallback=BULK)
-    sandbox.down()
-    unclear = await world.pos.create("several@example.test", firstName="Vera")
-    clear = await world.pos.create("vera@example.test", firstName="Vera")
-    await seal(world, unclear, clear)
     sandbox.set_fault("not_unique")
     sandbox.set_fault("status", method="POST", path="/contacts/bulk", times=1)
     # Two of a type that was not asked for: neither is meant, and a third would make it worse.
     several = [sandbox.seed(email="several@example.test", contactType="Contact") for _ in range(2)]
 
-    sandbox.up()
+    async with world.pos.sealing():
+        unclear = await world.pos.create("several@example.test", firstName="Vera")
+        clear = await world.pos.create("vera@example.test", firstName="Vera")
 
     await world.pos.until(clear, "confirmed")
     change = await world.pos.until(unclear, "rejected")

@@ -105,6 +105,21 @@ async def test_late_commit_after_a_lost_answer_makes_no_second_contact(start: St
     await is_one_contact(world)
 
 
+async def test_not_found_is_as_old_as_its_question_and_not_as_its_answer(start: Start) -> None:
+    world = await start(engage={"create_timeout_s": 0.4, "timeout_s": 9})
+    world.sandbox.set_fault("not_unique")
+    world.sandbox.set_fault("late_commit", delay_s=0.2, method="POST", times=1)
+    # Asked before the late commit, and answered when it would be time to trust a "not found".
+    slow = world.sandbox.set_fault("drip", method="GET", every_s=0.01, times=2)
+
+    change_id = await world.pos.create(firstName="Vera")
+
+    await world.pos.until(change_id, "delivered")
+    assert slow.hits == 2  # before the create, and after it was lost
+    assert len(world.calls("POST", "/contacts")) == 1
+    await is_one_contact(world)
+
+
 @pytest.mark.parametrize("kind", ["rollback_504", "504_committed"])
 async def test_504_of_a_create_is_deferred_and_looked_up_before_the_repeat(
     start: Start, kind: str

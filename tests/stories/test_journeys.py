@@ -66,7 +66,7 @@ async def test_online_day_goes_by_the_api_alone(start: Start) -> None:
 
 
 async def test_long_outage_ends_in_a_file_whose_contacts_are_confirmed(start: Start) -> None:
-    world = await start()
+    world = await start(fallback={"seal_after_s": 1})
     world.sandbox.down()
     sign_up = await world.pos.create(city="Lund")
     ref = await world.pos.ref_of(sign_up)
@@ -195,14 +195,13 @@ async def test_contacts_with_and_without_guid_go_in_separate_files(start: Start)
 async def test_contact_that_the_import_skips_is_rejected_and_the_others_are_confirmed(
     start: Start,
 ) -> None:
-    world = await start()
+    world = await start(fallback={"seal_after_s": 3600})
     world.sandbox.set_fault("skips", keys=["vera1@example.test"])
-    api_down(world)
-    changes = [await world.pos.create(f"vera{number}@example.test") for number in range(3)]
+    async with world.pos.sealing():
+        changes = [await world.pos.create(f"vera{number}@example.test") for number in range(3)]
     await files_wait(world)
     await world.pos.until(changes[0], "uploaded")
     await world.sandbox.import_now()
-    world.sandbox.clear_faults(target="engage")
 
     skipped = await world.pos.until(changes[1], "rejected")
     assert skipped["error"]["code"] == "ImportSkipped"
@@ -219,13 +218,12 @@ async def test_contact_that_the_import_skips_is_rejected_and_the_others_are_conf
 async def test_while_the_importer_sits_on_a_file_its_contacts_stay_off_the_api(
     start: Start,
 ) -> None:
-    world = await start()
+    world = await start(fallback={"seal_after_s": 3600})
     contact_id = world.sandbox.seed(email=VERA, city="Malmö")
     world.sandbox.set_fault("sits")
-    api_down(world)
-    old = await world.pos.update(contact_id, city="Lund")
+    async with world.pos.sealing():
+        old = await world.pos.update(contact_id, city="Lund")
     await world.pos.until(old, "uploaded")
-    world.sandbox.clear_faults(target="engage")
     other = await world.pos.create(PER)
     await world.pos.until(other, "delivered")
 
@@ -316,11 +314,11 @@ async def test_contact_that_became_two_while_its_file_was_imported_is_left_to_a_
 async def test_changed_host_key_halts_files_with_both_fingerprints_and_the_api_goes_on(
     start: Start,
 ) -> None:
-    world = await start()
+    world = await start(fallback={"seal_after_s": 3600})
     pinned = world.sandbox.host_key_fingerprint
     world.sandbox.set_fault("host_key_changed")
-    api_down(world)
-    by_file = await world.pos.create()
+    async with world.pos.sealing():
+        by_file = await world.pos.create()
 
     reason = await file_route(world, "halted")
 
@@ -329,7 +327,6 @@ async def test_changed_host_key_halts_files_with_both_fingerprints_and_the_api_g
     assert len(shown) == 2
     await world.pos.until(by_file, "batched")
     assert documents(world) == {}
-    world.sandbox.clear_faults(target="engage")
     assert (await world.pos.until(await world.pos.create(PER), "delivered"))["route"] == "api"
     world.sandbox.clear_faults()
     await world.pos.until(by_file, "uploaded")

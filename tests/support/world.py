@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -143,6 +144,14 @@ class Pos:
             return change if len(change["attempts"]) >= times else None
 
         return dict(await eventually(there, f"{times} attempts"))
+
+    @contextlib.asynccontextmanager
+    async def sealing(self) -> AsyncIterator[None]:
+        """Keep what is asked inside off the API, and seal it at the end, all at once."""
+        await self.call("POST", "/agent/v1/routes/api/pause")
+        yield
+        await self.call("POST", "/agent/v1/batches/seal")
+        await self.call("POST", "/agent/v1/routes/api/resume")
 
     async def batches(self) -> list[dict[str, Any]]:
         return list((await self.get("/agent/v1/batches"))["items"])
