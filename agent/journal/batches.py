@@ -67,12 +67,21 @@ class Lane:
 # The heads that a file may take: idle lanes, nothing that may have happened already. The link's
 # state decides between all of them and only those whose API attempts are used up.
 _IDLE_HEADS = """
-SELECT ch.lane, ch.seq FROM changes ch
- WHERE ch.state = 'waiting' AND ch.unknown = 0 AND ch.kind <> 'upgrade' AND ch.seq > :after
-   AND ch.api_attempts >= :used_up
+SELECT ch.lane, ch.seq FROM changes ch INDEXED BY {index}
+ WHERE ch.state = 'waiting' AND ch.by_file = 1 AND ch.unknown = 0 AND ch.retried = 0
+   AND ch.seq > :after AND {tried}
    AND NOT EXISTS (SELECT 1 FROM changes e WHERE e.lane = ch.lane AND e.holds = 1
          AND (e.seq < ch.seq OR e.state IN ('sending', 'batched', 'uploaded', 'imported')))
  ORDER BY ch.seq LIMIT :limit"""
+_ALL_HEADS = _IDLE_HEADS.format(index="changes_for_file", tried="ch.api_attempts >= :used_up")
+# While the line is up these are few among many: their own index finds them.
+_TRIED_HEADS = _IDLE_HEADS.format(
+    index="changes_tried", tried="ch.api_attempts > 0 AND ch.api_attempts >= :used_up"
+)
+
+
+def _heads(used_up: int) -> str:
+    return _TRIED_HEADS if used_up > 0 else _ALL_HEADS
 
 
 def idle_lanes(db: Connection, *, after: int, used_up: int, limit: int) -> tuple[Lane, ...]:
@@ -81,7 +90,7 @@ def idle_lanes(db: Connection, *, after: int, used_up: int, limit: int) -> tuple
     `used_up`: only heads with at least so many counted API attempts.
     """
     parameters = {"after": after, "used_up": used_up, "limit": limit}
-    rows = db.execute(_IDLE_HEADS, parameters).fetchall()
+    rows = db.execute(_heads(used_up), parameters).fetchall()
     return tuple(
         Lane(
             changes.open_of_lane(db, row["lane"]),
@@ -94,7 +103,7 @@ def idle_lanes(db: Connection, *, after: int, used_up: int, limit: int) -> tuple
 def count_idle(db: Connection, *, used_up: int, limit: int) -> int:
     """Count the lanes that a file could take; stops counting at `limit`."""
     parameters = {"after": 0, "used_up": used_up, "limit": limit}
-    row = db.execute(f"SELECT count(*) AS n FROM ({_IDLE_HEADS})", parameters).fetchone()
+    row = db.execute(f"SELECT count(*) AS n FROM ({_heads(used_up)})", parameters).fetchone()
     return int(row["n"])
 
 
@@ -348,9 +357,9 @@ _UNVERIFIED = """
 SELECT bc.position, bc.batch, bc.lane, bc.misses, bc.patched, b.name,
   (SELECT coalesce(max(ch.seq), 0) FROM changes ch
     WHERE ch.batch = bc.batch AND ch.lane = bc.lane) AS last_seq
-  FROM batches b JOIN batch_contacts bc ON bc.batch = b.number
- WHERE b.state = 'imported' AND bc.settled = 0 AND bc.due <= ?
- ORDER BY bc.batch, bc.due, bc.position LIMIT ?"""
+  FROM batches b CROSS JOIN batch_contacts bc INDEXED BY batch_contacts_open ON bc.batch = b.number
+ WHERE b.state <> 'settled' AND b.state = 'imported' AND bc.settled = 0 AND bc.due <= ?
+ ORDER BY b.number, bc.due, bc.position LIMIT ?"""
 
 
 def unverified(db: Connection, now: float, limit: int) -> tuple[Unverified, ...]:
@@ -441,7 +450,8 @@ def settle(
 
 _CLOSE = """
 UPDATE batches SET state = 'settled', settled_at = ? WHERE number = ? AND state = 'imported'
-   AND NOT EXISTS (SELECT 1 FROM batch_contacts WHERE batch = ? AND settled = 0)"""
+   AND NOT EXISTS (SELECT 1 FROM batch_contacts INDEXED BY batch_contacts_open
+                    WHERE batch = ? AND settled = 0)"""
 
 
 def _close_if_settled(db: Connection, number: int, now: str) -> None:

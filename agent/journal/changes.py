@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from agent.change import Change, Fault, Kind, Payload, Route, State
+from agent.change import Change, Fault, Kind, Payload, Route, State, foldable
 from agent.contact import Contact, Key, keys_of, new_id
 from agent.errors import Conflict, ForbiddenMove, IdempotencyKeyReused, NotFound
 from agent.journal import contacts, states
@@ -70,8 +70,8 @@ SELECT seq, id, state, fingerprint, created_at FROM changes
 _COUNT_REPEAT = "UPDATE changes SET repeated = repeated + 1 WHERE seq = ?"
 _INSERT = """
 INSERT INTO changes (id, lane, kind, state, payload, payload_sha256, fingerprint, token_name,
-  idempotency_key, created_at, leaps)
-VALUES (?, ?, ?, 'waiting', ?, ?, ?, ?, ?, ?, ?) RETURNING seq"""
+  idempotency_key, created_at, leaps, by_file)
+VALUES (?, ?, ?, 'waiting', ?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq"""
 _HELD_BY_REJECTED_CREATE = """
 SELECT state = 'rejected' AS rejected FROM changes
  WHERE lane = ? AND holds = 1 AND kind = 'create' ORDER BY seq DESC LIMIT 1"""
@@ -147,6 +147,7 @@ def _insert(
             request.idempotency_key,
             request.now_text,
             leaps,
+            foldable(request.kind, request.payload),
         ),
     ).fetchone()["seq"]
     contacts.put_keys(db, contact.lane, keys, seq)
@@ -361,10 +362,10 @@ _HEAD = f"{_FREE} AND ch.due <= :now"
 _LANE_HEAD = f"{_SELECT} WHERE ch.lane = :lane AND {_HEAD} ORDER BY ch.leaps DESC, ch.seq LIMIT 1"
 # What was tried and put off comes before what was never tried: it is little, each waits in between,
 # and among it is who stood at the till a moment ago. Both come from the index on (due, seq).
-_PUT_OFF_LANES = f"""SELECT ch.lane FROM changes ch WHERE {_HEAD} AND ch.due > 0
- ORDER BY ch.due, ch.seq LIMIT :limit"""
-_UNTRIED_LANES = f"""SELECT ch.lane FROM changes ch WHERE {_HEAD} AND ch.due = 0
- ORDER BY ch.seq LIMIT :limit"""
+_PUT_OFF_LANES = f"""SELECT ch.lane FROM changes ch INDEXED BY changes_due
+ WHERE {_HEAD} AND ch.due > 0 ORDER BY ch.due, ch.seq LIMIT :limit"""
+_UNTRIED_LANES = f"""SELECT ch.lane FROM changes ch INDEXED BY changes_due
+ WHERE {_HEAD} AND ch.due = 0 ORDER BY ch.seq LIMIT :limit"""
 _FOLLOWERS = f"""{_SELECT} WHERE ch.lane = ? AND ch.holds = 1 AND ch.seq > ?
  ORDER BY ch.seq LIMIT 50"""
 _TAKE = """

@@ -76,6 +76,7 @@ CREATE TABLE changes (
   existed         INTEGER NOT NULL DEFAULT 0,   -- a create that found its contact in Engage
   leaps           INTEGER NOT NULL DEFAULT 0,   -- a sign-up that does not wait for a rejected one
   retried         INTEGER NOT NULL DEFAULT 0,   -- was rejected once and sent again by a person
+  by_file         INTEGER NOT NULL DEFAULT 1 CHECK (by_file IN (0, 1)),  -- a file could say it
   lease           TEXT,
   due             REAL NOT NULL DEFAULT 0,      -- on the clock that does not jump
   due_at          TEXT,                         -- the same for people
@@ -90,7 +91,10 @@ CREATE INDEX changes_by_lane ON changes (lane, seq);
 CREATE INDEX changes_by_state ON changes (state, seq);
 CREATE INDEX changes_holding ON changes (lane, seq) WHERE holds = 1;
 CREATE INDEX changes_due ON changes (due, seq) WHERE state = 'waiting';
-CREATE INDEX changes_by_batch ON changes (batch) WHERE batch IS NOT NULL;
+CREATE INDEX changes_for_file ON changes (seq)
+  WHERE state = 'waiting' AND by_file = 1 AND unknown = 0 AND retried = 0;
+CREATE INDEX changes_tried ON changes (seq) WHERE state = 'waiting' AND api_attempts > 0;
+CREATE INDEX changes_by_batch ON changes (batch, lane, seq) WHERE batch IS NOT NULL;
 CREATE UNIQUE INDEX changes_by_idempotency_key ON changes (token_name, idempotency_key)
   WHERE idempotency_key IS NOT NULL;
 
