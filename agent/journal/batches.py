@@ -192,7 +192,9 @@ UPDATE changes SET state = 'rejected', holds = ?, error = ?, settled_at = ?
 
 def leave_out(db: Connection, change: Change, fault: Fault, now: str) -> None:
     """Reject one change that cannot be written to a file; its neighbours go."""
-    holds = states.holds_lane(change.kind, State.REJECTED, verifies=True)
+    lane = change.contact.lane
+    has_contact = contacts.get(db, lane).contact_id is not None
+    holds = states.holds_lane(change.kind, State.REJECTED, verifies=True, has_contact=has_contact)
     done = db.execute(_LEAVE_OUT, (holds, changes.fault_text(fault), now, change.seq))
     changes.check_moved(done.rowcount, change, states.LEAVE_OUT)
     changes.add_attempt(
@@ -200,6 +202,9 @@ def leave_out(db: Connection, change: Change, fault: Fault, now: str) -> None:
         change.seq,
         changes.Attempt(Route.FILE, "rejected", now, now, fault.code, None, fault.message),
     )
+    if change.kind is not Kind.CREATE:
+        # They are somebody else's, or nobody's, until it is sent again.
+        contacts.drop_keys_of_change(db, lane, change.seq)
 
 
 # --- the file -----------------------------------------------------------------------------------
@@ -389,12 +394,12 @@ def look_again(
     db.execute(_LOOK_AGAIN, (due, missed, patched, item.batch.number, item.entry.position))
 
 
-_SETTLE_CHANGES = """
-UPDATE changes SET state = :state, holds = :holds, error = :error, settled_at = :now
- WHERE batch = :batch AND lane = :lane AND state = 'imported' AND kind = :kind"""
+_SETTLE = """
+UPDATE changes SET state = ?, holds = ?, error = ?, settled_at = ?
+ WHERE seq = ? AND state = 'imported'"""
 _IMPORTED_OF = """
-SELECT seq, payload, payload_sha256 FROM changes
- WHERE batch = ? AND lane = ? AND state = 'imported'"""
+SELECT seq, kind, payload, payload_sha256 FROM changes
+ WHERE batch = ? AND lane = ? AND state = 'imported' ORDER BY seq"""
 
 
 def settle(
@@ -407,37 +412,22 @@ def settle(
     now: str,
     verifies: bool,
 ) -> tuple[Change, ...]:
-    """Confirm a contact's changes, or reject them with a fault; gives them as they stand now."""
+    """Confirm a contact's changes, or reject them with a fault; gives them as they stand now.
+
+    One that the disk has damaged is rejected whatever was found: nobody can say what it asked for.
+    """
     number, lane = item.batch.number, item.entry.lane
-    attempt = changes.Attempt(
-        route=Route.FILE,
-        outcome="rejected" if fault else "delivered",
-        started_at=now,
-        ended_at=now,
-        code=fault.code if fault else None,
-        message=fault.message if fault else None,
-    )
-    target = State.REJECTED if fault else State.CONFIRMED
-    seqs = []
-    for row in db.execute(_IMPORTED_OF, (number, lane)).fetchall():
-        seqs.append(row["seq"])
-        changes.add_attempt(db, row["seq"], attempt)
-        if not fault:
-            payload = changes.payload_of(row) or Payload({})
-            contacts.move_keys(db, lane, keys_of(payload.attributes), row["seq"])
-    for kind in Kind:
-        db.execute(
-            _SETTLE_CHANGES,
-            {
-                "state": target,
-                "holds": states.holds_lane(kind, target, verifies=verifies),
-                "error": changes.fault_text(fault),
-                "now": now,
-                "batch": number,
-                "lane": lane,
-                "kind": kind,
-            },
-        )
+    has_contact = contacts.get(db, lane).contact_id is not None
+    rows = db.execute(_IMPORTED_OF, (number, lane)).fetchall()
+    for row in rows:
+        payload, kind = changes.payload_of(row), Kind(row["kind"])
+        found = fault if payload else changes.DAMAGED
+        target = State.REJECTED if found else State.CONFIRMED
+        holds = states.holds_lane(kind, target, verifies=verifies, has_contact=has_contact)
+        db.execute(_SETTLE, (target, holds, changes.fault_text(found), now, row["seq"]))
+        changes.add_attempt(db, row["seq"], _verification(found, now))
+        if payload:
+            _settle_keys(db, lane, row["seq"], kind, payload, found)
     db.execute(
         "UPDATE batch_contacts SET settled = 1 WHERE batch = ? AND position = ?",
         (number, item.entry.position),
@@ -445,7 +435,37 @@ def settle(
     if contact_id:
         contacts.learn(db, lane, contact_id, contact_type)
     _close_if_settled(db, number, now)
-    return tuple(changes.find_by_seq(db, seq) for seq in seqs)
+    return tuple(changes.find_by_seq(db, row["seq"]) for row in rows)
+
+
+def _verification(fault: Fault | None, now: str) -> changes.Attempt:
+    return changes.Attempt(
+        route=Route.FILE,
+        outcome="rejected" if fault else "delivered",
+        started_at=now,
+        ended_at=now,
+        code=fault.code if fault else None,
+        message=fault.message if fault else None,
+    )
+
+
+def _settle_keys(
+    db: Connection, lane: int, seq: int, kind: Kind, payload: Payload, fault: Fault | None
+) -> None:
+    """A contact has the keys that Engage holds: those that were taken, not those refused."""
+    held = [key for key in keys_of(payload.attributes) if _is_held(key, fault)]
+    if fault is not None and kind is not Kind.CREATE:
+        contacts.drop_keys_of_change(db, lane, seq)
+        contacts.put_keys(db, lane, held, seq)
+    contacts.move_keys(db, lane, held, seq)
+
+
+def _is_held(key: Key, fault: Fault | None) -> bool:
+    if fault is None:
+        return True
+    # Engage has the contact, and this is not among what it has otherwise.
+    names = [field["field"] for field in fault.fields]
+    return fault.code == "ImportDiffers" and key.name not in names
 
 
 _CLOSE = """
