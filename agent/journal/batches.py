@@ -68,12 +68,12 @@ class Lane:
 # state decides between all of them and only those whose API attempts are used up.
 _IDLE_HEADS = """
 SELECT ch.lane, ch.seq FROM changes ch INDEXED BY {index}
- WHERE ch.state = 'waiting' AND ch.by_file = 1 AND ch.unknown = 0 AND ch.retried = 0
-   AND ch.seq > :after AND {tried}
+ WHERE ch.state = 'waiting' AND ch.behind = 0
+   AND ch.by_file = 1 AND ch.unknown = 0 AND ch.retried = 0 AND ch.seq > :after AND {tried}
    AND NOT EXISTS (SELECT 1 FROM changes e WHERE e.lane = ch.lane AND e.holds = 1
          AND (e.seq < ch.seq OR e.state IN ('sending', 'batched', 'uploaded', 'imported')))
  ORDER BY ch.seq LIMIT :limit"""
-_ALL_HEADS = _IDLE_HEADS.format(index="changes_for_file", tried="ch.api_attempts >= :used_up")
+_ALL_HEADS = _IDLE_HEADS.format(index="changes_free", tried="ch.api_attempts >= :used_up")
 # While the line is up these are few among many: their own index finds them.
 _TRIED_HEADS = _IDLE_HEADS.format(
     index="changes_tried", tried="ch.api_attempts > 0 AND ch.api_attempts >= :used_up"
@@ -298,7 +298,7 @@ def note_trouble(db: Connection, names: Sequence[str], error: str) -> None:
 
 # --- after the upload ---------------------------------------------------------------------------
 
-_MOVE_ALL = "UPDATE changes SET state = ?, holds = ? WHERE batch = ? AND state = ?"
+_MOVE_ALL = "UPDATE changes SET state = ? WHERE batch = ? AND state = ?"
 
 
 def note_uploaded(db: Connection, name: str, now: str, receipt: str | None = None) -> None:
@@ -311,7 +311,7 @@ def note_uploaded(db: Connection, name: str, now: str, receipt: str | None = Non
              uploaded_at = ?, receipt = ? WHERE number = ?""",
         (now, receipt, batch.number),
     )
-    db.execute(_MOVE_ALL, (State.UPLOADED, 1, batch.number, State.BATCHED))
+    db.execute(_MOVE_ALL, (State.UPLOADED, batch.number, State.BATCHED))
 
 
 def note_imported(db: Connection, name: str, now: str, *, verify: str) -> None:
@@ -323,7 +323,7 @@ def note_imported(db: Connection, name: str, now: str, *, verify: str) -> None:
         "UPDATE batches SET state = 'imported', imported_at = ? WHERE number = ?",
         (now, batch.number),
     )
-    db.execute(_MOVE_ALL, (State.IMPORTED, 1, batch.number, State.UPLOADED))
+    db.execute(_MOVE_ALL, (State.IMPORTED, batch.number, State.UPLOADED))
     if verify == "all":
         return
     condition = (

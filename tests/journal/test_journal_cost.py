@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from journal_helpers import GUID, Book, FakeClock
 
+from agent.change import State
 from agent.contact import Key
 from agent.journal import batches, changes, contacts
 from agent.journal.batches import Member
@@ -76,12 +77,19 @@ async def file_with(book: Book, number: int, count: int) -> str:
     return name
 
 
+async def behind_files(book: Book, count: int) -> None:
+    """Let so many changes wait behind changes that are in a file."""
+    batched = await book.journal.read(lambda db: changes.listing(db, State.BATCHED, count, None))
+    await asyncio.gather(*(book.update(change.contact.ref) for change in batched.items))
+
+
 async def fill(book: Book, count: int) -> None:
-    """Let so many customers be in each place: in an imported file, in one to be sent, waiting."""
+    """Let so many be in each place: in an imported file, in one to be sent, behind it, waiting."""
     name = await file_with(book, 1, count)
     await book.journal.write(partial(batches.note_uploaded, name=name, now=NOW))
     await book.journal.write(partial(batches.note_imported, name=name, now=NOW, verify="all"))
     await file_with(book, 2, count)
+    await behind_files(book, count)
     await sign_ups(book, count)
 
 
