@@ -22,10 +22,10 @@ from agent.delivery.batch.document import (
     CannotBeWritten,
     Element,
     check_element,
-    transform,
     write_document,
 )
 from agent.delivery.batch.spool import TEMPORARY_SUFFIX, Spool
+from agent.delivery.batch.stylesheet import NotTurned, Stylesheet, StylesheetProblem
 from agent.delivery.folding import fold
 from agent.delivery.link import Link, LinkState
 from agent.delivery.routing import file_part, key_value
@@ -278,7 +278,13 @@ class Sealer:
         ) as canonical:
             count = write_document(elements, cast(BinaryIO, canonical))
             canonical.flush()
-            transform(Path(canonical.name), stylesheet, stream)
+            try:
+                Stylesheet(stylesheet).turn(Path(canonical.name), stream)
+            except NotTurned as error:
+                raise StylesheetProblem(
+                    f"The stylesheet {stylesheet} {error.what} on the batch {batch.name}, so it "
+                    "waits. Correct the stylesheet."
+                ) from None
         return count
 
     def _elements(self, batch: Batch, loop: asyncio.AbstractEventLoop) -> Iterator[Element]:
