@@ -23,7 +23,7 @@ class Batch:
 
     number: int
     name: str
-    state: str  # sealed, written, uploaded, imported, settled
+    state: str  # filling, sealed, written, uploaded, imported, settled
     with_id: bool  # its contacts carry Engage's GUID
     contacts: int
     sha256: str | None
@@ -100,11 +100,28 @@ def idle_lanes(db: Connection, *, after: int, used_up: int, limit: int) -> tuple
     )
 
 
+def lane(db: Connection, lane: int) -> Lane | None:
+    """Give a lane as it stands; None if nothing of it is open."""
+    found = changes.open_of_lane(db, lane)
+    return Lane(found, contacts.keys(db, lane, open_from=found[0].seq)) if found else None
+
+
 def count_idle(db: Connection, *, used_up: int, limit: int) -> int:
     """Count the lanes that a file could take; stops counting at `limit`."""
-    parameters = {"after": 0, "used_up": used_up, "limit": limit}
-    row = db.execute(f"SELECT count(*) AS n FROM ({_heads(used_up)})", parameters).fetchone()
-    return int(row["n"])
+    return sum(count_idle_by_id(db, used_up=used_up, limit=limit).values())
+
+
+def count_idle_by_id(db: Connection, *, used_up: int, limit: int) -> dict[bool, int]:
+    """Count the lanes that a file could take, those with Engage's GUID and those without.
+
+    Stops counting at `limit`.
+    """
+    row = db.execute(
+        f"""SELECT count(*) AS n, count(co.contact_id) AS with_id
+              FROM ({_heads(used_up)}) head JOIN contacts co ON co.lane = head.lane""",
+        {"after": 0, "used_up": used_up, "limit": limit},
+    ).fetchone()
+    return {True: row["with_id"], False: row["n"] - row["with_id"]}
 
 
 @dataclass(frozen=True)
@@ -119,13 +136,18 @@ class Member:
 
 
 _SEQUENCE = "SELECT coalesce(max(number), 0) + 1 AS n FROM batches"
-_INSERT = """
+_BEGIN = """
 INSERT INTO batches (number, name, state, with_id, contacts, sealed_at)
-VALUES (?, ?, 'sealed', ?, ?, ?)"""
-_NOTHING_TO_SEND = "UPDATE batches SET state = 'settled', settled_at = ? WHERE number = ?"
+VALUES (?, ?, 'filling', ?, 0, ?) ON CONFLICT (number) DO NOTHING"""
 _INSERT_MEMBER = """
 INSERT INTO batch_contacts (batch, position, lane, contact_id, contact_type, key_value)
 VALUES (?, ?, ?, ?, ?, ?)"""
+_NOTE_SIZE = "UPDATE batches SET contacts = contacts + ? WHERE number = ?"
+# One of which nothing is left makes no file.
+_CLOSE_BEGUN = """
+UPDATE batches SET state = iif(contacts = 0, 'settled', 'sealed'), sealed_at = :now,
+  settled_at = iif(contacts = 0, :now, NULL)
+ WHERE number = :number AND state = 'filling'"""
 _STILL_IDLE = """
 SELECT 1 FROM contacts co
  WHERE co.lane = :lane AND co.joined IS NULL AND co.contact_id IS :contact_id
@@ -144,21 +166,31 @@ def next_number(db: Connection) -> int:
 
 
 def seal(
-    db: Connection, number: int, name: str, *, with_id: bool, members: Sequence[Member], now: str
+    db: Connection,
+    number: int,
+    name: str,
+    *,
+    with_id: bool,
+    members: Sequence[Member],
+    now: str,
+    more: bool = False,
 ) -> Batch:
-    """Put changes into a new batch; contacts that moved on since they were read are left where
-    they are, so the batch may be smaller than asked for, and even empty.
+    """Put contacts into a batch, a new one or one that is being filled; close it unless there are
+    `more` to come.
 
-    Raises ForbiddenMove, and nothing is stored, when a single change moved meanwhile.
+    Contacts that moved on since they were read are left where they are, so the batch may be smaller
+    than asked for, and even empty. Raises ForbiddenMove, and nothing is stored, when a single
+    change moved meanwhile.
     """
+    db.execute(_BEGIN, (number, name, with_id, now))
+    position = get(db, name).contacts
     idle = [member for member in members if _is_still_idle(db, member)]
-    db.execute(_INSERT, (number, name, with_id, len(idle), now))
-    for position, member in enumerate(idle):
+    for place, member in enumerate(idle, start=position):
         db.execute(
             _INSERT_MEMBER,
             (
                 number,
-                position,
+                place,
                 member.lane,
                 member.contact_id,
                 member.contact_type,
@@ -168,9 +200,18 @@ def seal(
         for change in member.changes:
             done = db.execute(_PUT_IN, (number, change.seq))
             changes.check_moved(done.rowcount, change, states.SEAL)
-    if not idle:
-        db.execute(_NOTHING_TO_SEND, (now, number))
+    db.execute(_NOTE_SIZE, (len(idle), number))
+    if not more:
+        db.execute(_CLOSE_BEGUN, {"number": number, "now": now})
     return get(db, name)
+
+
+def close_begun(db: Connection, now: str) -> tuple[Batch, ...]:
+    """Close every batch that is being filled, as it is; gives them."""
+    begun = in_state(db, ("filling",))
+    for batch in begun:
+        db.execute(_CLOSE_BEGUN, {"number": batch.number, "now": now})
+    return tuple(get(db, batch.name) for batch in begun)
 
 
 def _is_still_idle(db: Connection, member: Member) -> bool:
@@ -190,8 +231,8 @@ UPDATE changes SET state = 'rejected', holds = ?, error = ?, settled_at = ?
  WHERE seq = ? AND state = 'waiting'"""
 
 
-def leave_out(db: Connection, change: Change, fault: Fault, now: str) -> None:
-    """Reject one change that cannot be written to a file; its neighbours go."""
+def leave_out(db: Connection, change: Change, fault: Fault, now: str) -> Change:
+    """Reject one change that cannot be written to a file; gives it as it stands now."""
     lane = change.contact.lane
     has_contact = contacts.get(db, lane).contact_id is not None
     holds = states.holds_lane(change.kind, State.REJECTED, verifies=True, has_contact=has_contact)
@@ -205,6 +246,7 @@ def leave_out(db: Connection, change: Change, fault: Fault, now: str) -> None:
     if change.kind is not Kind.CREATE:
         # They are somebody else's, or nobody's, until it is sent again.
         contacts.drop_keys_of_change(db, lane, change.seq)
+    return changes.find_by_seq(db, change.seq)
 
 
 # --- the file -----------------------------------------------------------------------------------

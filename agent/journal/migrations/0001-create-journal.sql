@@ -36,7 +36,8 @@ CREATE INDEX keys_by_lane ON keys (lane);
 CREATE TABLE batches (
   number      INTEGER PRIMARY KEY,
   name        TEXT NOT NULL UNIQUE,
-  state       TEXT NOT NULL CHECK (state IN ('sealed', 'written', 'uploaded', 'imported', 'settled')),
+  state       TEXT NOT NULL CHECK (state IN ('filling', 'sealed', 'written', 'uploaded', 'imported',
+                'settled')),
   with_id     INTEGER NOT NULL CHECK (with_id IN (0, 1)),  -- its contacts carry Engage's GUID
   contacts    INTEGER NOT NULL,
   sha256      TEXT,
