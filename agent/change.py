@@ -118,6 +118,16 @@ class Payload:
         )
 
 
+def foldable(kind: Kind, payload: Payload) -> bool:
+    """Say whether a change can be merged with its neighbours in the lane, and stand in a file.
+
+    Not an upgrade (a step of its own), a create for approval by a person (the type of approval
+    would be lost), or an update that empties attributes (nobody documents what an empty element
+    does). Whether a change marked unknown may be folded is for the caller to judge.
+    """
+    return kind is not Kind.UPGRADE and not payload.as_unapproved and not payload.clear
+
+
 @dataclass(frozen=True)
 class Fault:
     """Why a change does not move on, for a person; may hold Engage's own words."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from agent import config, events
 from agent.commands.parts import NO_JOURNAL, OK, add
+from agent.delivery.batch import stylesheet
 from agent.errors import Problem
 
 
@@ -22,9 +23,9 @@ def add_service(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = config.load_with_files(options.config)
-    for warning in (*config.warnings(settings), *config.file_hints(settings)):
-        print(f"till-agent: note: {warning}", file=sys.stderr)
+    settings = config.load_with_files(options.config, stylesheet.problems)
+    for note in (*_notes(settings), *stylesheet.trial(settings)):
+        print(f"till-agent: note: {note}", file=sys.stderr)
     events.set_up(settings.log.level, settings.log.format)
     loop = asyncio.new_event_loop()
     try:
@@ -80,12 +81,17 @@ async def _unless(stop: asyncio.Event, starting: Coroutine[Any, Any, None]) -> N
 
 
 def _check(options: argparse.Namespace) -> int:
-    settings = config.load_with_files(options.config)
-    notes = (*config.warnings(settings), *config.file_hints(settings))
-    for note in notes:
+    settings = config.load_with_files(options.config, stylesheet.trial)
+    for note in _notes(settings):
         print(f"note: {note}")
+    if settings.fallback.xslt is not None:
+        print(f"{settings.fallback.xslt}: turns a sample into well-formed XML.")
     print(f"{options.config}: the settings are right ({config.config_hash(settings)}).")
     return OK
+
+
+def _notes(settings: config.Config) -> tuple[Problem, ...]:
+    return (*config.warnings(settings), *config.file_hints(settings))
 
 
 def report_problems(title: str, problems: Sequence[Problem]) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,18 @@ def load(path: Path) -> Config:
     return config
 
 
-def load_with_files(path: Path) -> Config:
+def load_with_files(
+    path: Path, more: Callable[[Config], Iterable[Problem]] = lambda _: ()
+) -> Config:
     """Read agent.toml and look at the files and folders that it names, as check_files() does.
 
-    Raises ConfigError with all problems of both at once.
+    `more` looks at what only others understand. Raises ConfigError with all problems at once.
     """
     config, problems, bad = _read(Path(path))
     told = bad | {_key_at(problem.place) for problem in problems}
     # Of a setting that is wrong itself, only the default could be looked at.
-    problems += [each for each in check_files(config) if _key_at(each.place) not in told]
+    looked_at = (*check_files(config), *more(config))
+    problems += [each for each in looked_at if _key_at(each.place) not in told]
     if problems:
         raise ConfigError(problems)
     return config

@@ -9,17 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from agent.change import Attributes, Kind, Payload
-
-
-def foldable(kind: Kind, payload: Payload) -> bool:
-    """Say whether a change can be merged with its neighbours in the lane.
-
-    Not an upgrade (a step of its own), a create for approval by a person (the type of approval
-    would be lost), or an update that empties attributes (nobody documents what an empty element
-    does). Whether a change marked unknown may be folded is for the caller to judge.
-    """
-    return kind is not Kind.UPGRADE and not payload.as_unapproved and not payload.clear
+from agent.change import Attributes, Kind, Payload, foldable
 
 
 def changes_key(payload: Payload, key_name: str) -> bool:

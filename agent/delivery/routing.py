@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.change import Change, Kind, State
+from agent.change import Change, Kind, State, foldable
 from agent.contact import Key
-from agent.delivery.folding import changes_key, foldable
+from agent.delivery.folding import changes_key
 
 
 def file_part(

@@ -62,6 +62,7 @@ STATUS_OF = {
     "EngageUnreachable": 503,
     "JournalUnavailable": 503,
     "Overloaded": 503,
+    "StylesheetProblem": 503,
     "JournalFull": 507,
 }
 

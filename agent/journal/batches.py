@@ -23,7 +23,7 @@ class Batch:
 
     number: int
     name: str
-    state: str  # sealed, written, uploaded, imported, settled
+    state: str  # filling, sealed, written, uploaded, imported, settled
     with_id: bool  # its contacts carry Engage's GUID
     contacts: int
     sha256: str | None
@@ -67,12 +67,21 @@ class Lane:
 # The heads that a file may take: idle lanes, nothing that may have happened already. The link's
 # state decides between all of them and only those whose API attempts are used up.
 _IDLE_HEADS = """
-SELECT ch.lane, ch.seq FROM changes ch
- WHERE ch.state = 'waiting' AND ch.unknown = 0 AND ch.kind <> 'upgrade' AND ch.seq > :after
-   AND ch.api_attempts >= :used_up
+SELECT ch.lane, ch.seq FROM changes ch INDEXED BY {index}
+ WHERE ch.state = 'waiting' AND ch.behind = 0
+   AND ch.by_file = 1 AND ch.unknown = 0 AND ch.retried = 0 AND ch.seq > :after AND {tried}
    AND NOT EXISTS (SELECT 1 FROM changes e WHERE e.lane = ch.lane AND e.holds = 1
          AND (e.seq < ch.seq OR e.state IN ('sending', 'batched', 'uploaded', 'imported')))
  ORDER BY ch.seq LIMIT :limit"""
+_ALL_HEADS = _IDLE_HEADS.format(index="changes_free", tried="ch.api_attempts >= :used_up")
+# While the line is up these are few among many: their own index finds them.
+_TRIED_HEADS = _IDLE_HEADS.format(
+    index="changes_tried", tried="ch.api_attempts > 0 AND ch.api_attempts >= :used_up"
+)
+
+
+def _heads(used_up: int) -> str:
+    return _TRIED_HEADS if used_up > 0 else _ALL_HEADS
 
 
 def idle_lanes(db: Connection, *, after: int, used_up: int, limit: int) -> tuple[Lane, ...]:
@@ -81,7 +90,7 @@ def idle_lanes(db: Connection, *, after: int, used_up: int, limit: int) -> tuple
     `used_up`: only heads with at least so many counted API attempts.
     """
     parameters = {"after": after, "used_up": used_up, "limit": limit}
-    rows = db.execute(_IDLE_HEADS, parameters).fetchall()
+    rows = db.execute(_heads(used_up), parameters).fetchall()
     return tuple(
         Lane(
             changes.open_of_lane(db, row["lane"]),
@@ -91,11 +100,28 @@ def idle_lanes(db: Connection, *, after: int, used_up: int, limit: int) -> tuple
     )
 
 
+def lane(db: Connection, lane: int) -> Lane | None:
+    """Give a lane as it stands; None if nothing of it is open."""
+    found = changes.open_of_lane(db, lane)
+    return Lane(found, contacts.keys(db, lane, open_from=found[0].seq)) if found else None
+
+
 def count_idle(db: Connection, *, used_up: int, limit: int) -> int:
     """Count the lanes that a file could take; stops counting at `limit`."""
-    parameters = {"after": 0, "used_up": used_up, "limit": limit}
-    row = db.execute(f"SELECT count(*) AS n FROM ({_IDLE_HEADS})", parameters).fetchone()
-    return int(row["n"])
+    return sum(count_idle_by_id(db, used_up=used_up, limit=limit).values())
+
+
+def count_idle_by_id(db: Connection, *, used_up: int, limit: int) -> dict[bool, int]:
+    """Count the lanes that a file could take, those with Engage's GUID and those without.
+
+    Stops counting at `limit`.
+    """
+    row = db.execute(
+        f"""SELECT count(*) AS n, count(co.contact_id) AS with_id
+              FROM ({_heads(used_up)}) head JOIN contacts co ON co.lane = head.lane""",
+        {"after": 0, "used_up": used_up, "limit": limit},
+    ).fetchone()
+    return {True: row["with_id"], False: row["n"] - row["with_id"]}
 
 
 @dataclass(frozen=True)
@@ -110,13 +136,18 @@ class Member:
 
 
 _SEQUENCE = "SELECT coalesce(max(number), 0) + 1 AS n FROM batches"
-_INSERT = """
+_BEGIN = """
 INSERT INTO batches (number, name, state, with_id, contacts, sealed_at)
-VALUES (?, ?, 'sealed', ?, ?, ?)"""
-_NOTHING_TO_SEND = "UPDATE batches SET state = 'settled', settled_at = ? WHERE number = ?"
+VALUES (?, ?, 'filling', ?, 0, ?) ON CONFLICT (number) DO NOTHING"""
 _INSERT_MEMBER = """
 INSERT INTO batch_contacts (batch, position, lane, contact_id, contact_type, key_value)
 VALUES (?, ?, ?, ?, ?, ?)"""
+_NOTE_SIZE = "UPDATE batches SET contacts = contacts + ? WHERE number = ?"
+# One of which nothing is left makes no file.
+_CLOSE_BEGUN = """
+UPDATE batches SET state = iif(contacts = 0, 'settled', 'sealed'), sealed_at = :now,
+  settled_at = iif(contacts = 0, :now, NULL)
+ WHERE number = :number AND state = 'filling'"""
 _STILL_IDLE = """
 SELECT 1 FROM contacts co
  WHERE co.lane = :lane AND co.joined IS NULL AND co.contact_id IS :contact_id
@@ -135,21 +166,31 @@ def next_number(db: Connection) -> int:
 
 
 def seal(
-    db: Connection, number: int, name: str, *, with_id: bool, members: Sequence[Member], now: str
+    db: Connection,
+    number: int,
+    name: str,
+    *,
+    with_id: bool,
+    members: Sequence[Member],
+    now: str,
+    more: bool = False,
 ) -> Batch:
-    """Put changes into a new batch; contacts that moved on since they were read are left where
-    they are, so the batch may be smaller than asked for, and even empty.
+    """Put contacts into a batch, a new one or one that is being filled; close it unless there are
+    `more` to come.
 
-    Raises ForbiddenMove, and nothing is stored, when a single change moved meanwhile.
+    Contacts that moved on since they were read are left where they are, so the batch may be smaller
+    than asked for, and even empty. Raises ForbiddenMove, and nothing is stored, when a single
+    change moved meanwhile.
     """
+    db.execute(_BEGIN, (number, name, with_id, now))
+    position = get(db, name).contacts
     idle = [member for member in members if _is_still_idle(db, member)]
-    db.execute(_INSERT, (number, name, with_id, len(idle), now))
-    for position, member in enumerate(idle):
+    for place, member in enumerate(idle, start=position):
         db.execute(
             _INSERT_MEMBER,
             (
                 number,
-                position,
+                place,
                 member.lane,
                 member.contact_id,
                 member.contact_type,
@@ -159,9 +200,18 @@ def seal(
         for change in member.changes:
             done = db.execute(_PUT_IN, (number, change.seq))
             changes.check_moved(done.rowcount, change, states.SEAL)
-    if not idle:
-        db.execute(_NOTHING_TO_SEND, (now, number))
+    db.execute(_NOTE_SIZE, (len(idle), number))
+    if not more:
+        db.execute(_CLOSE_BEGUN, {"number": number, "now": now})
     return get(db, name)
+
+
+def close_begun(db: Connection, now: str) -> tuple[Batch, ...]:
+    """Close every batch that is being filled, as it is; gives them."""
+    begun = in_state(db, ("filling",))
+    for batch in begun:
+        db.execute(_CLOSE_BEGUN, {"number": batch.number, "now": now})
+    return tuple(get(db, batch.name) for batch in begun)
 
 
 def _is_still_idle(db: Connection, member: Member) -> bool:
@@ -181,9 +231,11 @@ UPDATE changes SET state = 'rejected', holds = ?, error = ?, settled_at = ?
  WHERE seq = ? AND state = 'waiting'"""
 
 
-def leave_out(db: Connection, change: Change, fault: Fault, now: str) -> None:
-    """Reject one change that cannot be written to a file; its neighbours go."""
-    holds = states.holds_lane(change.kind, State.REJECTED, verifies=True)
+def leave_out(db: Connection, change: Change, fault: Fault, now: str) -> Change:
+    """Reject one change that cannot be written to a file; gives it as it stands now."""
+    lane = change.contact.lane
+    has_contact = contacts.get(db, lane).contact_id is not None
+    holds = states.holds_lane(change.kind, State.REJECTED, verifies=True, has_contact=has_contact)
     done = db.execute(_LEAVE_OUT, (holds, changes.fault_text(fault), now, change.seq))
     changes.check_moved(done.rowcount, change, states.LEAVE_OUT)
     changes.add_attempt(
@@ -191,6 +243,10 @@ def leave_out(db: Connection, change: Change, fault: Fault, now: str) -> None:
         change.seq,
         changes.Attempt(Route.FILE, "rejected", now, now, fault.code, None, fault.message),
     )
+    if change.kind is not Kind.CREATE:
+        # They are somebody else's, or nobody's, until it is sent again.
+        contacts.drop_keys_of_change(db, lane, change.seq)
+    return changes.find_by_seq(db, change.seq)
 
 
 # --- the file -----------------------------------------------------------------------------------
@@ -284,7 +340,7 @@ def note_trouble(db: Connection, names: Sequence[str], error: str) -> None:
 
 # --- after the upload ---------------------------------------------------------------------------
 
-_MOVE_ALL = "UPDATE changes SET state = ?, holds = ? WHERE batch = ? AND state = ?"
+_MOVE_ALL = "UPDATE changes SET state = ? WHERE batch = ? AND state = ?"
 
 
 def note_uploaded(db: Connection, name: str, now: str, receipt: str | None = None) -> None:
@@ -297,7 +353,7 @@ def note_uploaded(db: Connection, name: str, now: str, receipt: str | None = Non
              uploaded_at = ?, receipt = ? WHERE number = ?""",
         (now, receipt, batch.number),
     )
-    db.execute(_MOVE_ALL, (State.UPLOADED, 1, batch.number, State.BATCHED))
+    db.execute(_MOVE_ALL, (State.UPLOADED, batch.number, State.BATCHED))
 
 
 def note_imported(db: Connection, name: str, now: str, *, verify: str) -> None:
@@ -309,7 +365,7 @@ def note_imported(db: Connection, name: str, now: str, *, verify: str) -> None:
         "UPDATE batches SET state = 'imported', imported_at = ? WHERE number = ?",
         (now, batch.number),
     )
-    db.execute(_MOVE_ALL, (State.IMPORTED, 1, batch.number, State.UPLOADED))
+    db.execute(_MOVE_ALL, (State.IMPORTED, batch.number, State.UPLOADED))
     if verify == "all":
         return
     condition = (
@@ -348,9 +404,9 @@ _UNVERIFIED = """
 SELECT bc.position, bc.batch, bc.lane, bc.misses, bc.patched, b.name,
   (SELECT coalesce(max(ch.seq), 0) FROM changes ch
     WHERE ch.batch = bc.batch AND ch.lane = bc.lane) AS last_seq
-  FROM batches b JOIN batch_contacts bc ON bc.batch = b.number
- WHERE b.state = 'imported' AND bc.settled = 0 AND bc.due <= ?
- ORDER BY bc.batch, bc.due, bc.position LIMIT ?"""
+  FROM batches b CROSS JOIN batch_contacts bc INDEXED BY batch_contacts_open ON bc.batch = b.number
+ WHERE b.state <> 'settled' AND b.state = 'imported' AND bc.settled = 0 AND bc.due <= ?
+ ORDER BY b.number, bc.due, bc.position LIMIT ?"""
 
 
 def unverified(db: Connection, now: float, limit: int) -> tuple[Unverified, ...]:
@@ -380,12 +436,12 @@ def look_again(
     db.execute(_LOOK_AGAIN, (due, missed, patched, item.batch.number, item.entry.position))
 
 
-_SETTLE_CHANGES = """
-UPDATE changes SET state = :state, holds = :holds, error = :error, settled_at = :now
- WHERE batch = :batch AND lane = :lane AND state = 'imported' AND kind = :kind"""
+_SETTLE = """
+UPDATE changes SET state = ?, holds = ?, error = ?, settled_at = ?
+ WHERE seq = ? AND state = 'imported'"""
 _IMPORTED_OF = """
-SELECT seq, payload, payload_sha256 FROM changes
- WHERE batch = ? AND lane = ? AND state = 'imported'"""
+SELECT seq, kind, payload, payload_sha256 FROM changes
+ WHERE batch = ? AND lane = ? AND state = 'imported' ORDER BY seq"""
 
 
 def settle(
@@ -398,37 +454,22 @@ def settle(
     now: str,
     verifies: bool,
 ) -> tuple[Change, ...]:
-    """Confirm a contact's changes, or reject them with a fault; gives them as they stand now."""
+    """Confirm a contact's changes, or reject them with a fault; gives them as they stand now.
+
+    One that the disk has damaged is rejected whatever was found: nobody can say what it asked for.
+    """
     number, lane = item.batch.number, item.entry.lane
-    attempt = changes.Attempt(
-        route=Route.FILE,
-        outcome="rejected" if fault else "delivered",
-        started_at=now,
-        ended_at=now,
-        code=fault.code if fault else None,
-        message=fault.message if fault else None,
-    )
-    target = State.REJECTED if fault else State.CONFIRMED
-    seqs = []
-    for row in db.execute(_IMPORTED_OF, (number, lane)).fetchall():
-        seqs.append(row["seq"])
-        changes.add_attempt(db, row["seq"], attempt)
-        if not fault:
-            payload = changes.payload_of(row) or Payload({})
-            contacts.move_keys(db, lane, keys_of(payload.attributes), row["seq"])
-    for kind in Kind:
-        db.execute(
-            _SETTLE_CHANGES,
-            {
-                "state": target,
-                "holds": states.holds_lane(kind, target, verifies=verifies),
-                "error": changes.fault_text(fault),
-                "now": now,
-                "batch": number,
-                "lane": lane,
-                "kind": kind,
-            },
-        )
+    has_contact = contacts.get(db, lane).contact_id is not None
+    rows = db.execute(_IMPORTED_OF, (number, lane)).fetchall()
+    for row in rows:
+        payload, kind = changes.payload_of(row), Kind(row["kind"])
+        found = fault if payload else changes.DAMAGED
+        target = State.REJECTED if found else State.CONFIRMED
+        holds = states.holds_lane(kind, target, verifies=verifies, has_contact=has_contact)
+        db.execute(_SETTLE, (target, holds, changes.fault_text(found), now, row["seq"]))
+        changes.add_attempt(db, row["seq"], _verification(found, now))
+        if payload:
+            _settle_keys(db, lane, row["seq"], kind, payload, found)
     db.execute(
         "UPDATE batch_contacts SET settled = 1 WHERE batch = ? AND position = ?",
         (number, item.entry.position),
@@ -436,12 +477,43 @@ def settle(
     if contact_id:
         contacts.learn(db, lane, contact_id, contact_type)
     _close_if_settled(db, number, now)
-    return tuple(changes.find_by_seq(db, seq) for seq in seqs)
+    return tuple(changes.find_by_seq(db, row["seq"]) for row in rows)
+
+
+def _verification(fault: Fault | None, now: str) -> changes.Attempt:
+    return changes.Attempt(
+        route=Route.FILE,
+        outcome="rejected" if fault else "delivered",
+        started_at=now,
+        ended_at=now,
+        code=fault.code if fault else None,
+        message=fault.message if fault else None,
+    )
+
+
+def _settle_keys(
+    db: Connection, lane: int, seq: int, kind: Kind, payload: Payload, fault: Fault | None
+) -> None:
+    """A contact has the keys that Engage holds: those that were taken, not those refused."""
+    held = [key for key in keys_of(payload.attributes) if _is_held(key, fault)]
+    if fault is not None and kind is not Kind.CREATE:
+        contacts.drop_keys_of_change(db, lane, seq)
+        contacts.put_keys(db, lane, held, seq)
+    contacts.move_keys(db, lane, held, seq)
+
+
+def _is_held(key: Key, fault: Fault | None) -> bool:
+    if fault is None:
+        return True
+    # Engage has the contact, and this is not among what it has otherwise.
+    names = [field["field"] for field in fault.fields]
+    return fault.code == "ImportDiffers" and key.name not in names
 
 
 _CLOSE = """
 UPDATE batches SET state = 'settled', settled_at = ? WHERE number = ? AND state = 'imported'
-   AND NOT EXISTS (SELECT 1 FROM batch_contacts WHERE batch = ? AND settled = 0)"""
+   AND NOT EXISTS (SELECT 1 FROM batch_contacts INDEXED BY batch_contacts_open
+                    WHERE batch = ? AND settled = 0)"""
 
 
 def _close_if_settled(db: Connection, number: int, now: str) -> None:

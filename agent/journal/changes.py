@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from agent.change import Change, Fault, Kind, Payload, Route, State
+from agent.change import Change, Fault, Kind, Payload, Route, State, foldable
 from agent.contact import Contact, Key, keys_of, new_id
 from agent.errors import Conflict, ForbiddenMove, IdempotencyKeyReused, NotFound
 from agent.journal import contacts, states
@@ -70,8 +70,11 @@ SELECT seq, id, state, fingerprint, created_at FROM changes
 _COUNT_REPEAT = "UPDATE changes SET repeated = repeated + 1 WHERE seq = ?"
 _INSERT = """
 INSERT INTO changes (id, lane, kind, state, payload, payload_sha256, fingerprint, token_name,
-  idempotency_key, created_at, leaps)
-VALUES (?, ?, ?, 'waiting', ?, ?, ?, ?, ?, ?, ?) RETURNING seq"""
+  idempotency_key, created_at, leaps, by_file, behind)
+VALUES (:id, :lane, :kind, 'waiting', :payload, :payload_sha256, :fingerprint, :token_name,
+  :idempotency_key, :created_at, :leaps, :by_file,
+  NOT :leaps AND EXISTS (SELECT 1 FROM changes e WHERE e.lane = :lane AND e.holds = 1))
+RETURNING seq"""
 _HELD_BY_REJECTED_CREATE = """
 SELECT state = 'rejected' AS rejected FROM changes
  WHERE lane = ? AND holds = 1 AND kind = 'create' ORDER BY seq DESC LIMIT 1"""
@@ -136,18 +139,19 @@ def _insert(
     change_id = new_id()
     seq = db.execute(
         _INSERT,
-        (
-            change_id,
-            contact.lane,
-            request.kind,
-            payload,
-            _digest(payload),
-            request.fingerprint,
-            request.token_name,
-            request.idempotency_key,
-            request.now_text,
-            leaps,
-        ),
+        {
+            "id": change_id,
+            "lane": contact.lane,
+            "kind": request.kind,
+            "payload": payload,
+            "payload_sha256": _digest(payload),
+            "fingerprint": request.fingerprint,
+            "token_name": request.token_name,
+            "idempotency_key": request.idempotency_key,
+            "created_at": request.now_text,
+            "leaps": leaps,
+            "by_file": foldable(request.kind, request.payload),
+        },
     ).fetchone()["seq"]
     contacts.put_keys(db, contact.lane, keys, seq)
     return Change(
@@ -358,13 +362,15 @@ _FREE = """
         AND ((e.seq < ch.seq AND NOT ch.leaps)
              OR e.state IN ('sending', 'batched', 'uploaded', 'imported')))"""
 _HEAD = f"{_FREE} AND ch.due <= :now"
+# What surely is no head is in none of the indexes by which heads are looked for.
+_MAYBE_HEAD = "ch.behind = 0"
 _LANE_HEAD = f"{_SELECT} WHERE ch.lane = :lane AND {_HEAD} ORDER BY ch.leaps DESC, ch.seq LIMIT 1"
 # What was tried and put off comes before what was never tried: it is little, each waits in between,
 # and among it is who stood at the till a moment ago. Both come from the index on (due, seq).
-_PUT_OFF_LANES = f"""SELECT ch.lane FROM changes ch WHERE {_HEAD} AND ch.due > 0
- ORDER BY ch.due, ch.seq LIMIT :limit"""
-_UNTRIED_LANES = f"""SELECT ch.lane FROM changes ch WHERE {_HEAD} AND ch.due = 0
- ORDER BY ch.seq LIMIT :limit"""
+_PUT_OFF_LANES = f"""SELECT ch.lane FROM changes ch INDEXED BY changes_due
+ WHERE {_MAYBE_HEAD} AND {_HEAD} AND ch.due > 0 ORDER BY ch.due, ch.seq LIMIT :limit"""
+_UNTRIED_LANES = f"""SELECT ch.lane FROM changes ch INDEXED BY changes_due
+ WHERE {_MAYBE_HEAD} AND {_HEAD} AND ch.due = 0 ORDER BY ch.seq LIMIT :limit"""
 _FOLLOWERS = f"""{_SELECT} WHERE ch.lane = ? AND ch.holds = 1 AND ch.seq > ?
  ORDER BY ch.seq LIMIT 50"""
 _TAKE = """
@@ -387,8 +393,10 @@ def due_lanes(db: Connection, now: float, limit: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-_OLDEST_FREE = f"{_SELECT} WHERE {_FREE} ORDER BY ch.seq LIMIT 1"
-_OLDEST_SENT = f"{_SELECT} WHERE ch.state = 'sending' ORDER BY ch.seq LIMIT 1"
+_OLDEST_FREE = f"""
+SELECT ch.seq FROM changes ch INDEXED BY changes_free WHERE {_MAYBE_HEAD} AND {_FREE}
+ ORDER BY ch.seq LIMIT 1"""
+_OLDEST_SENT = "SELECT seq FROM changes WHERE state = 'sending' ORDER BY seq LIMIT 1"
 
 
 def oldest_free(db: Connection) -> tuple[Change, Attempt | None] | None:
@@ -398,11 +406,11 @@ def oldest_free(db: Connection) -> tuple[Change, Attempt | None] | None:
     """
     # What is being sent counts: with an Engage that hangs, that is where it is most of the time.
     rows = [db.execute(query).fetchone() for query in (_OLDEST_FREE, _OLDEST_SENT)]
-    row = min(filter(None, rows), key=lambda found: found["seq"], default=None)
-    if row is None:
+    seq = min((row["seq"] for row in rows if row), default=None)
+    if seq is None:
         return None
-    tried = attempts(db, row["seq"])
-    return _change(row), tried[-1] if tried else None
+    tried = attempts(db, seq)
+    return find_by_seq(db, seq), tried[-1] if tried else None
 
 
 def claim(db: Connection, lane: int, now: float, lease: str) -> Claim | None:

@@ -72,6 +72,10 @@ async def settle(book: Book, item: Unverified, fault: Fault | None = None) -> Se
     )
 
 
+async def keys_of_lane(book: Book, change: Change) -> set[Key]:
+    return set(await book.journal.read(partial(contacts.keys, lane=change.contact.lane)))
+
+
 async def states(book: Book, *asked: Change) -> list[State]:
     return [await book.state(change) for change in asked]
 
@@ -188,6 +192,41 @@ async def test_a_change_that_cannot_be_written_is_rejected_alone(book: Book) -> 
 
     assert await states(book, bad, good) == [State.REJECTED, State.WAITING]
     assert (await book.attempts(bad))[0].route == "file"
+
+
+async def test_the_key_of_an_update_that_was_left_out_is_not_its_contacts(book: Book) -> None:
+    await book.deliver(await book.create("old@example.test"))
+    bad = await book.update(GUID, {"email": "new@example.test"})
+    fault = Fault("CannotBeWritten", "A character cannot stand in a file.")
+
+    await book.journal.write(partial(batches.leave_out, change=bad, fault=fault, now=NOW))
+
+    assert await keys_of_lane(book, bad) == {Key("email", "old@example.test")}
+    other = await book.create("new@example.test")
+    assert other.contact.lane != bad.contact.lane
+
+
+async def test_the_key_of_a_sign_up_that_was_left_out_leads_to_it_for_a_correction(
+    book: Book,
+) -> None:
+    bad = await book.create("vera@example.test")
+    fault = Fault("CannotBeWritten", "A character cannot stand in a file.")
+
+    await book.journal.write(partial(batches.leave_out, change=bad, fault=fault, now=NOW))
+
+    corrected = await book.create("vera@example.test")
+    assert corrected.contact.lane == bad.contact.lane
+
+
+async def test_a_sign_up_left_out_of_a_contact_that_engage_has_holds_nothing(book: Book) -> None:
+    await book.deliver(await book.create("vera@example.test"))
+    bad = await book.create("vera@example.test")
+    follower = await book.update(GUID)
+    fault = Fault("CannotBeWritten", "A character cannot stand in a file.")
+
+    await book.journal.write(partial(batches.leave_out, change=bad, fault=fault, now=NOW))
+
+    assert await book.claim(follower) is not None
 
 
 async def test_numbers_of_batches_go_up(book: Book) -> None:
@@ -402,6 +441,60 @@ async def test_a_confirmed_new_e_mail_takes_the_place_of_the_old_one(book: Book)
 
     left = await book.journal.read(partial(contacts.keys, lane=change.contact.lane))
     assert left == (Key("email", "new@example.test"),)
+
+
+@pytest.mark.parametrize(
+    ("fault", "left"),
+    [
+        (Fault("ImportSkipped", "The import skipped it."), "old@example.test"),
+        (Fault("ImportDiffers", "Not as sent.", fields=({"field": "email"},)), "old@example.test"),
+        # Engage took the address; only the city is not as it was sent.
+        (Fault("ImportDiffers", "Not as sent.", fields=({"field": "city"},)), "new@example.test"),
+    ],
+)
+async def test_after_a_refusal_a_contact_has_the_key_that_engage_holds(
+    book: Book, fault: Fault, left: str
+) -> None:
+    await book.deliver(await book.create("old@example.test"))
+    change = await book.update(GUID, {"email": "new@example.test", "city": "Lund"})
+    await seal(book, member(change))
+    await take_away(book)
+    (item,) = await unverified(book)
+
+    await settle(book, item, fault)
+
+    assert await keys_of_lane(book, change) == {Key("email", left)}
+
+
+async def test_a_sign_up_refused_of_a_contact_that_engage_has_holds_nothing(book: Book) -> None:
+    await book.deliver(await book.create("vera@example.test"))
+    change = await book.create("vera@example.test")
+    await seal(book, member(change))
+    follower = await book.update(GUID)
+    await take_away(book)
+    (item,) = await unverified(book)
+
+    await settle(book, item, Fault("ImportSkipped", "The import skipped it."))
+
+    assert await book.claim(follower) is not None
+
+
+async def test_a_change_that_was_damaged_in_its_file_is_rejected_alone(book: Book) -> None:
+    damaged = await book.update(GUID, {"city": "Lund"})
+    sound = await book.update(GUID, {"street": "Provgatan 1"})
+    await seal(book, member(damaged, sound))
+    await take_away(book)
+    await book.journal.write(
+        lambda db: db.execute("UPDATE changes SET payload = '[]' WHERE seq = ?", (damaged.seq,))
+    )
+    (item,) = await unverified(book)
+
+    await settle(book, item)
+
+    assert await states(book, damaged, sound) == [State.REJECTED, State.CONFIRMED]
+    error = (await book.now(damaged)).error
+    assert error is not None
+    assert error.code == "PayloadDamaged"
 
 
 async def test_a_contact_that_turns_out_to_be_known_is_joined(book: Book) -> None:

@@ -149,6 +149,15 @@ class JournalMachine(RuleBasedStateMachine):
         assert wrong == []
 
     @invariant()
+    def the_head_of_a_lane_is_never_marked_as_behind(self) -> None:
+        heads = self.rows(
+            "SELECT behind FROM changes ch WHERE holds = 1 AND NOT EXISTS"
+            " (SELECT 1 FROM changes e WHERE e.lane = ch.lane AND e.holds = 1 AND e.seq < ch.seq)"
+        )
+
+        assert all(behind == 0 for (behind,) in heads)
+
+    @invariant()
     def no_guid_belongs_to_two_contacts_and_no_change_to_a_joined_one(self) -> None:
         assert (
             self.rows(

@@ -30,7 +30,8 @@ from agent.assembly import Agent
 from agent.change import Change
 from agent.delivery.batch import sftp
 from agent.delivery.batch.document import Element
-from agent.delivery.batch.sealer import Sealer, element_of
+from agent.delivery.batch.packing import element_of
+from agent.delivery.batch.writing import Writer
 from agent.journal import batches, changes, journal
 from agent.journal.batches import Batch
 from agent.journal.driver import Connection
@@ -587,7 +588,7 @@ def _number(value: Any) -> int:
     return int(head) if len(head) == 5 and head.isdigit() else 0
 
 
-def _elements(self: Sealer, batch: Batch, _: Any) -> Iterator[Element]:
+def _elements(self: Writer, batch: Batch, _: Any) -> Iterator[Element]:
     """Give a batch's elements at once: there is no thread that could wait for the loop."""
     reader = self._journal.database._reader
     assert reader is not None
@@ -617,7 +618,7 @@ def history(
 
         structlog.configure(processors=[hear])
         patch.setattr(sftp, "_Session", FolderSession)
-        patch.setattr(Sealer, "_elements", _elements)
+        patch.setattr(Writer, "_elements", _elements)
         patch.setattr(journal, "_machine_boot", lambda: f"boot {world.boot}")
         try:
             loop.run_until_complete(world.open())

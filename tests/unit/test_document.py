@@ -17,13 +17,10 @@ from hypothesis import strategies as st
 from agent.delivery.batch.document import (
     CannotBeWritten,
     Element,
-    NotOurDocument,
     check_element,
-    read_document,
-    transform,
-    validate,
     write_document,
 )
+from agent.delivery.batch.schema import NotOurDocument, read_document, validate
 
 GUID = "65d152a2-1d2c-4b5f-9c3a-0123456789ab"
 VERA = Element(
@@ -340,35 +337,10 @@ def test_a_full_disk_is_told_as_such() -> None:
         write_document([VERA] * 1000, FullDisk())
 
 
-STYLESHEET = """<xsl:stylesheet version="1.0" xmlns:xsl="http://www.w3.org/1999/XSL/Transform"
-  xmlns:i="http://eClub.Schemas.ImportContact"><xsl:output encoding="utf-8"/>
-  <xsl:template match="/"><people><xsl:for-each select="//i:member"><name>
-  <xsl:value-of select="i:firstName"/></name></xsl:for-each>%s</people></xsl:template>
-</xsl:stylesheet>"""
-
-
-def test_a_stylesheet_of_the_tenant_is_applied(tmp_path: Path) -> None:
-    stylesheet = tmp_path / "form.xslt"
-    stylesheet.write_text(STYLESHEET % "")
-    stream = io.BytesIO()
-
-    transform(on_disk(written(VERA), tmp_path), stylesheet, stream)
-
-    assert b"<name>Vera</name>" in stream.getvalue()
-
-
-def test_a_stylesheet_reads_no_other_file(tmp_path: Path) -> None:
-    (tmp_path / "other.xml").write_text("<secret>open sesame</secret>")
-    stylesheet = tmp_path / "form.xslt"
-    stylesheet.write_text(STYLESHEET % "<xsl:copy-of select=\"document('other.xml')\"/>")
-
-    with pytest.raises(NotOurDocument):
-        transform(on_disk(written(VERA), tmp_path), stylesheet, io.BytesIO())
-
-
 MEASURE = """
 import resource, sys
-from agent.delivery.batch.document import Element, write_document, validate
+from agent.delivery.batch.document import Element, write_document
+from agent.delivery.batch.schema import validate
 from pathlib import Path
 def contacts(count):
     return (Element("Member", {"email": f"{n}@example.test", "lang": "sv"}) for n in range(count))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.change import Kind, Payload
-from agent.delivery.folding import changes_key, fold, foldable
+from agent.change import Kind, Payload, foldable
+from agent.delivery.folding import changes_key, fold
 
 CREATE, UPDATE, UPGRADE = Kind.CREATE, Kind.UPDATE, Kind.UPGRADE
 

@@ -22,7 +22,8 @@ from agent.change import Kind
 from agent.clock import Clock, to_text
 from agent.config import Config
 from agent.contact import Key, keys_of
-from agent.delivery.batch.sealer import Sealer, element_of
+from agent.delivery.batch.packing import element_of
+from agent.delivery.batch.sealer import Sealer
 from agent.delivery.retry import next_wait
 from agent.delivery.ring import until_rung
 from agent.errors import JournalError, NotAuthorised, Refused, RouteError, SeveralMatch

@@ -1,18 +1,16 @@
-"""A batch → the XML file that Engage's contact import reads, and back again for checking.
+"""A batch → the XML file that Engage's contact import reads.
 
 Owns every name and nesting of that file, in MAPPING; knows nothing of changes, lanes or places.
-The only module that imports lxml, and that at first use: a till may never need a file.
+Imports lxml at first use only: a till may never need a file.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 if TYPE_CHECKING:
@@ -58,8 +56,6 @@ MAPPING: Final = Names(
     # avoidTriggeringExport makes the import of a file with names or e-mail addresses fail.
     forbidden=frozenset({"contactId", "avoidTriggeringExport"}),
 )
-
-SCHEMA: Final = Path(__file__).with_name("contacts.xsd")
 
 _DECLARATION: Final = b'<?xml version="1.0" encoding="utf-8"?>\n'
 
@@ -112,10 +108,10 @@ def write_document(elements: Iterable[Element], stream: BinaryIO) -> int:
     stream.write(_DECLARATION)
     with (
         etree.xmlfile(stream, encoding="utf-8") as file,
-        file.element(_qualified(MAPPING.root), nsmap={None: MAPPING.namespace}),
+        file.element(qualified(MAPPING.root), nsmap={None: MAPPING.namespace}),
     ):
         file.write("\n  ")
-        with file.element(_qualified(MAPPING.container)):
+        with file.element(qualified(MAPPING.container)):
             for element in elements:
                 if identified not in (None, element.contact_id is not None):
                     raise ValueError("contacts with and without contactId are never in one file")
@@ -250,7 +246,7 @@ def _write_contact(file: etree._IncrementalFileWriter, element: Element) -> None
     check_element(element)
     name, attributes, children = _contact_parts(element)
     file.write("\n    ")
-    with file.element(_qualified(name), dict(attributes)):
+    with file.element(qualified(name), dict(attributes)):
         for child in children:
             file.write("\n      ")
             _write_node(file, child)
@@ -258,7 +254,7 @@ def _write_contact(file: etree._IncrementalFileWriter, element: Element) -> None
 
 
 def _write_node(file: etree._IncrementalFileWriter, node: _Node) -> None:
-    with file.element(_qualified(node.name)):
+    with file.element(qualified(node.name)):
         if isinstance(node.content, str):
             # libxml2 writes CR as &#13;: a plain one would be read back as LF.
             file.write(node.content)
@@ -267,164 +263,6 @@ def _write_node(file: etree._IncrementalFileWriter, node: _Node) -> None:
             _write_node(file, child)
 
 
-def _qualified(name: str) -> str:
+def qualified(name: str) -> str:
+    """Give a name in the namespace of the file, as lxml wants it."""
     return f"{{{MAPPING.namespace}}}{name}"
-
-
-# --- reading ----------------------------------------------------------------------------------
-
-
-class NotOurDocument(ValueError):
-    """A file that does not have the form in which the agent writes it."""
-
-
-def validate(path: Path) -> None:
-    """Hold a file against contacts.xsd and the rules that a schema cannot tell, in flat memory.
-
-    For the agent's own form, before any stylesheet. Raises NotOurDocument with the line number and
-    no value.
-    """
-    identified: bool | None = None
-    for contact in _contacts(path, _schema()):
-        positions = [
-            place for place, child in enumerate(_children(contact)) if _local(child) == MAPPING.key
-        ]
-        if positions not in ([], [0]):
-            raise NotOurDocument(f"Line {contact.sourceline}: contactId is not the first child.")
-        if identified not in (None, bool(positions)):
-            raise NotOurDocument(f"Line {contact.sourceline}: contactId is not in all contacts.")
-        identified = bool(positions)
-
-
-def read_document(path: Path) -> Iterator[Element]:
-    """Read back what write_document() wrote, contact by contact.
-
-    Values come as text, except for preferences and a consent's `value`, which come as booleans; the
-    contact type comes in lower case. Entities, DTDs and the network are never used. Raises
-    NotOurDocument.
-    """
-    for contact in _contacts(path, None):
-        yield _read_contact(contact)
-
-
-def transform(path: Path, stylesheet: Path, stream: BinaryIO) -> None:
-    """Turn a written file into what a tenant's import wants, by the XSLT 1.0 of the settings.
-
-    Holds the whole file in memory. The stylesheet can read and write nothing else: no files, no
-    network. Raises NotOurDocument when one of the two cannot be used.
-    """
-    from lxml import etree
-
-    # The stubs know neither write_output(), which heeds the stylesheet's xsl:output, nor DENY_ALL.
-    result: Any
-    access: Any = etree.XSLTAccessControl
-    try:
-        turn = etree.XSLT(
-            etree.parse(str(stylesheet), _safe_parser()),
-            access_control=access.DENY_ALL,
-        )
-        result = turn(etree.parse(str(path), _safe_parser()))
-        result.write_output(stream)
-    except (etree.XSLTError, etree.XMLSyntaxError):
-        # libxml2 quotes what it stumbled over; a customer's data must not get into a message.
-        raise NotOurDocument(f"The stylesheet {stylesheet.name} cannot be used.") from None
-
-
-def _safe_parser() -> etree.XMLParser:
-    from lxml import etree
-
-    return etree.XMLParser(
-        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, recover=False
-    )
-
-
-@cache
-def _schema() -> etree.XMLSchema:
-    from lxml import etree
-
-    return etree.XMLSchema(etree.parse(str(SCHEMA), _safe_parser()))
-
-
-def _contacts(path: Path, schema: etree.XMLSchema | None) -> Iterator[etree._Element]:
-    """Give the contacts' elements one by one and forget each: 20,000 of them need no memory."""
-    from lxml import etree
-
-    depth = 0
-    # Opened here: lxml leaves a file open that it opened itself when parsing ends early.
-    with path.open("rb") as stream:
-        parsing = etree.iterparse(
-            stream,
-            events=("start", "end"),
-            schema=schema,
-            resolve_entities=False,
-            no_network=True,
-            load_dtd=False,
-            huge_tree=False,
-            recover=False,
-        )
-        try:
-            for event, element in parsing:
-                depth += 1 if event == "start" else -1
-                if event == "start":
-                    _check_place(element, depth)
-                elif depth == 2:
-                    yield element
-                    _forget(element)
-        except etree.XMLSyntaxError as error:
-            # The parser's own words quote the document.
-            raise NotOurDocument(f"Line {error.lineno}: not in the agent's form.") from None
-    if depth != 0:
-        raise NotOurDocument("The file ends too early.")  # iterparse does not always say so
-
-
-def _check_place(element: etree._Element, depth: int) -> None:
-    if depth <= 2:
-        expected = _qualified(MAPPING.root if depth == 1 else MAPPING.container)
-        if element.tag != expected:
-            raise NotOurDocument(f"Line {element.sourceline}: this is not a list of contacts.")
-    if depth == 1 and element.getroottree().docinfo.internalDTD is not None:
-        raise NotOurDocument("A document type is never written, so it is not read.")
-
-
-def _forget(element: etree._Element) -> None:
-    element.clear()
-    parent = element.getparent()
-    while parent is not None and element.getprevious() is not None:
-        del parent[0]
-
-
-def _read_contact(contact: etree._Element) -> Element:
-    attributes = {_local(child): _read_value(child) for child in _children(contact)}
-    contact_id = attributes.pop(MAPPING.key, None)
-    store = attributes.pop(MAPPING.store, None)
-    return Element(
-        contact_type=_local(contact),
-        attributes=attributes,
-        contact_id=contact_id,
-        source=contact.get(MAPPING.source),
-        store_external_id=store,
-    )
-
-
-def _read_value(child: etree._Element) -> Any:
-    name = _local(child)
-    if name == MAPPING.preferences:
-        return {_local(flag): flag.text == "true" for flag in _children(child)}
-    if name == MAPPING.consents:
-        return [_read_consent(consent) for consent in _children(child)]
-    return child.text or ""
-
-
-def _read_consent(consent: etree._Element) -> dict[str, Any]:
-    fields: dict[str, Any] = {_local(field): field.text or "" for field in _children(consent)}
-    if "value" in fields:
-        fields["value"] = fields["value"] == "true"
-    return fields
-
-
-def _children(element: etree._Element) -> Iterator[etree._Element]:
-    return element.iterchildren("*")  # no comments
-
-
-def _local(element: etree._Element) -> str:
-    return str(element.tag).rpartition("}")[2]

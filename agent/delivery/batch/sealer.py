@@ -1,42 +1,52 @@
-"""When changes go by file, and how a batch becomes a file in the spool.
+"""When changes go by file: sealed by age, by count, on return, by hand, and written at once.
 
-The journal is first: a batch exists there before its file does, and the file can be made again from
-it at any time. The link is asked, never told.
+What goes into a batch is for packing.py to say, how it becomes a file for writing.py. The link is
+asked, never told.
 """
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import BinaryIO, cast
 
 from agent import events
-from agent.change import Change, Fault
-from agent.clock import Clock, to_text
+from agent.change import Change, State
+from agent.clock import Clock
 from agent.config import Config
-from agent.delivery.batch.document import (
-    CannotBeWritten,
-    Element,
-    check_element,
-    transform,
-    write_document,
-)
-from agent.delivery.batch.spool import TEMPORARY_SUFFIX, Spool
-from agent.delivery.folding import fold
+from agent.delivery.batch.packing import Limits, Packer
+from agent.delivery.batch.ripeness import Ripeness, age_needed_s
+from agent.delivery.batch.spool import Spool
+from agent.delivery.batch.writing import Writer
 from agent.delivery.link import Link, LinkState
-from agent.delivery.routing import file_part, key_value
-from agent.errors import AgentError
+from agent.errors import AgentError, RouteError
 from agent.journal import batches
-from agent.journal.batches import Batch, Entry, Lane, Member
+from agent.journal.batches import Batch
 from agent.journal.journal import Journal
 
 _TICK_S = 0.5
-_PAGE = 200  # lanes or contacts read at once
+_PAGE = 200  # lanes read at once
 _AFTER_TROUBLE_S = 10.0
+# Lanes that come free by themselves are counted again so seldom: it takes a while.
+_COUNT_AGAIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class _Count:
+    """How many lanes a file could take, when they were counted last."""
+
+    at: float  # monotonic
+    waiting: int  # all changes that waited, in any lane
+    idle: int  # lanes that could share one file
+
+    def is_outdated(self, now: float, waiting: int, most: int) -> bool:
+        """Say whether a file may be full by now.
+
+        Tens of thousands may wait behind what is in files already: so they are counted again only
+        when enough were taken meanwhile, and now and then for those that came free.
+        """
+        return now - self.at >= _COUNT_AGAIN_S or waiting - self.waiting >= most - self.idle
 
 
 class Sealer:
@@ -50,11 +60,22 @@ class Sealer:
         self._spool = spool
         self._link = link
         self._clock = clock
+        self._packer = Packer(config, journal, clock)
+        self._writer = Writer(config, journal, spool)
         self._returns = 0  # of the line, as far as it was decided what goes by file then
         self._sealing = asyncio.Lock()  # a person may ask for it while the loop does it too
-        self._eligible_since: float | None = None  # monotonic: when the oldest was first seen
+        self._swept = False  # of what a former run left in the spool
+        self._ripeness = Ripeness()
+        self._counted: _Count | None = None
+        self._write_again_at = 0.0  # monotonic
         self.written = asyncio.Event()  # a file is ready to go up
-        self.problem: str | None = None  # why files cannot be written, for the page
+        self._sealing_problem: str | None = None
+        self._writing_problem: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Give why batches cannot be sealed or files not be written, for the page."""
+        return self._sealing_problem or self._writing_problem
 
     @property
     def decides(self) -> bool:
@@ -66,37 +87,28 @@ class Sealer:
 
     async def run(self) -> None:
         """Seal and write until cancelled."""
-        swept = False
         while True:
             try:
-                if not swept:
-                    await asyncio.to_thread(self._sweep, await self._names_in_use())
-                    swept = True
-                async with self._sealing:
-                    await self._write_sealed()
-                await self._seal_what_is_due()
-                self.problem = None
+                await self.turn()
+                self._sealing_problem = None
             except AgentError as error:
-                if self.problem != error.message:
+                if self._sealing_problem != error.message:
                     events.log().error("sealing_trouble", error=error.message)
-                self.problem = error.message
+                self._sealing_problem = error.message
                 await asyncio.sleep(_AFTER_TROUBLE_S)
             await asyncio.sleep(_TICK_S)
 
-    async def _names_in_use(self) -> set[str]:
-        read = partial(batches.in_state, states=("sealed", "written"))
-        return {batch.name for batch in await self._journal.read(read)}
-
-    def _sweep(self, keep: set[str]) -> None:
-        for name in self._spool.sweep(keep).foreign:
-            events.log().warning("foreign_file_in_spool", file=name)
+    async def turn(self) -> None:
+        """Write what is sealed, then seal what is due. Raises StylesheetProblem, JournalErrors."""
+        async with self._sealing:
+            await self._close_and_write()
+        await self._seal_what_is_due()
 
     # --- when ---------------------------------------------------------------------------------
 
     async def _seal_what_is_due(self) -> None:
         if self._link.state is LinkState.OFFLINE:
-            if await self._is_time(used_up=0):
-                await self.seal_now(used_up=0, why="offline")
+            await self._seal_what_waits(used_up=0, why="offline")
             return
         if self.decides:
             returns = self._link.returns
@@ -105,9 +117,7 @@ class Sealer:
             finally:
                 self._returns = returns  # even if it did not work out: the API route goes on
             return
-        used_up = self._config.retry.api_attempts
-        if await self._is_time(used_up=used_up):
-            await self.seal_now(used_up=used_up, why="attempts")
+        await self._seal_what_waits(used_up=self._config.retry.api_attempts, why="attempts")
 
     async def _seal_if_too_many(self) -> None:
         most = self._config.fallback.api_drain_max
@@ -115,212 +125,119 @@ class Sealer:
         if await self._journal.read(count) > most:
             await self.seal_now(used_up=0, why="returned")
 
-    async def _is_time(self, *, used_up: int) -> bool:
-        """Say whether the oldest change that a file could take has waited long enough."""
+    async def _seal_what_waits(self, *, used_up: int, why: str) -> None:
         oldest = await self._oldest(used_up)
         if oldest is None:
-            self._eligible_since = None
-            return False
+            return
         now = self._clock.monotonic()
-        if self._eligible_since is None:
-            # Its age by the wall clock counts only up to here: from now on a jump changes nothing.
-            age_s = (self._clock.now() - datetime.fromisoformat(oldest.created_at)).total_seconds()
-            self._eligible_since = now - max(0.0, age_s)
-        if now - self._eligible_since >= self._config.fallback.seal_after_s:
-            return True
-        most = self._config.fallback.max_contacts
-        waiting = (await self._journal.totals()).counts[oldest.state]
-        if waiting < most:
-            return False
-        count = partial(batches.count_idle, used_up=used_up, limit=most)
-        return await self._journal.read(count) >= most
+        self._ripeness.note_oldest(oldest, self._clock.now(), now)
+        unsent = len(await self._in_state("sealed", "written"))
+        needed_s = age_needed_s(self._config.fallback.seal_after_s, unsent)
+        if self._ripeness.is_ripe(now, needed_s):
+            await self.seal_now(used_up=used_up, why=why)
+        elif full := await self._full_files(used_up):
+            await self._seal(used_up=used_up, why="full", limits=full)
 
     async def _oldest(self, used_up: int) -> Change | None:
-        async for lane in _idle_lanes(self._journal, used_up):
-            if part := self._part(lane):
-                return part[0]
-        return None
+        """Give the oldest change that a file could take."""
+        after, limit = 0, 1  # usually the first one
+        while True:
+            read = partial(batches.idle_lanes, after=after, used_up=used_up, limit=limit)
+            lanes = await self._journal.read(read)
+            for lane in lanes:
+                if part := self._packer.part_for_file(lane):
+                    return part[0]
+            if len(lanes) < limit:
+                return None
+            after, limit = lanes[-1].head.seq, _PAGE
 
-    def _part(self, lane: Lane) -> tuple[Change, ...]:
-        return file_part(lane.changes, lane.keys, contact_key=self._config.engage.contact_key)
+    async def _full_files(self, used_up: int) -> Limits | None:
+        """Give how many contacts would fill whole files, or None for not even one."""
+        most = self._config.fallback.max_contacts
+        waiting = (await self._journal.totals()).counts[State.WAITING]
+        now, last = self._clock.monotonic(), self._counted
+        if waiting < most or (not used_up and last and not last.is_outdated(now, waiting, most)):
+            return None
+        count = partial(batches.count_idle_by_id, used_up=used_up, limit=2 * most)
+        counts = await self._journal.read(count)
+        self._counted = _Count(now, waiting, max(counts.values()))
+        full = {with_id: number // most * most for with_id, number in counts.items()}
+        return full if any(full.values()) else None
 
     # --- sealing ------------------------------------------------------------------------------
 
     async def seal_now(self, *, used_up: int = 0, why: str = "by hand") -> int:
         """Seal every change that a file could take; gives how many batches that made.
 
-        Contacts with Engage's GUID and contacts without never share a file: one GUID changes how
-        the whole file is read (Engage's docs, "Contact XML import").
+        Their files are written at once; what keeps them from it is tried again, and said on the
+        page. Raises StylesheetProblem, JournalErrors.
         """
+        return await self._seal(used_up=used_up, why=why)
+
+    async def _seal(self, *, used_up: int, why: str, limits: Limits | None = None) -> int:
         async with self._sealing:
-            return await self._seal_all(used_up, why)
+            self._counted = None
+            await self._packer.close_begun()
+            made = await self._packer.pack(used_up=used_up, why=why, limits=limits)
+            if made and limits is None:
+                self._ripeness.note_sealed(self._clock.monotonic())
+            self._write_again_at = 0.0
+            await self._close_and_write()
+            return made
 
-    async def _seal_all(self, used_up: int, why: str) -> int:
-        self._eligible_since = None
-        made = 0
-        groups: dict[bool, list[Member]] = {True: [], False: []}
-        async for lane in _idle_lanes(self._journal, used_up):
-            member = await self._member(lane)
-            if member is None:
-                continue
-            group = groups[member.contact_id is not None]
-            group.append(member)
-            if len(group) >= self._config.fallback.max_contacts:
-                made += await self._seal(group, why)
-                group.clear()
-        for group in groups.values():
-            if group:
-                made += await self._seal(group, why)
-        await self._write_sealed()
-        return made
-
-    async def _member(self, lane: Lane) -> Member | None:
-        part = self._part(lane)
-        if not part:
-            return None
-        contact = lane.head.contact
-        kept = fold([(change.kind, change.payload) for change in part])
-        known_type = contact.contact_type or kept.contact_type
-        member = Member(
-            lane=contact.lane,
-            contact_id=contact.contact_id,
-            contact_type=known_type or self._config.engage.default_contact_type,
-            key_value=None
-            if contact.contact_id or lane.head.kind == "create"
-            else key_value(lane.keys, self._config.engage.contact_key),
-            changes=part,
-        )
-        try:
-            check_element(element_of(_entry(member), self._config.engage.contact_key))
-        except CannotBeWritten as problem:
-            await self._leave_out(part, problem)
-            return None
-        return member
-
-    async def _leave_out(self, part: Sequence[Change], problem: CannotBeWritten) -> None:
-        """Reject the one change that brought what XML cannot say; its neighbours go."""
-        culprit = next(
-            (change for change in reversed(part) if problem.attribute in change.payload.attributes),
-            part[-1],
-        )
-        fault = Fault(
-            "CannotBeWritten",
-            f"{problem}. It was not sent. Correct it and send it again.",
-            fields=(
-                {"field": problem.attribute, "code": "CannotBeWritten", "message": str(problem)},
-            ),
-        )
-        now = to_text(self._clock.now())
-        await self._journal.write(partial(batches.leave_out, change=culprit, fault=fault, now=now))
-
-    async def _seal(self, members: Sequence[Member], why: str) -> int:
-        number = await self._journal.read(batches.next_number)
-        name = self._name(number)
-        batch = await self._journal.write(
-            partial(
-                batches.seal,
-                number=number,
-                name=name,
-                with_id=members[0].contact_id is not None,
-                members=tuple(members),
-                now=to_text(self._clock.now()),
-            )
-        )
-        events.log().info("batch_sealed", batch=name, contacts=batch.contacts, reason=why)
-        return 1 if batch.contacts else 0
-
-    def _name(self, number: int) -> str:
-        return self._config.fallback.file_name.format(
-            timestamp=self._clock.now().strftime("%Y%m%d%H%M%S"),
-            store=self._config.store.id,
-            till=self._config.store.till,
-            sequence=f"{number:06d}",
-        )
+    async def _in_state(self, *states: str) -> tuple[Batch, ...]:
+        return await self._journal.read(partial(batches.in_state, states=states))
 
     # --- writing ------------------------------------------------------------------------------
 
-    async def _write_sealed(self) -> None:
-        read = partial(batches.in_state, states=("sealed",))
-        for batch in await self._journal.read(read):
-            if self._config.fallback.transport == "sftp":
-                await self.write_file(batch)
-            await self._journal.write(partial(batches.note_written, number=batch.number))
-            self.written.set()
+    async def _close_and_write(self) -> None:
+        """Write every batch that has no file yet; what keeps one from it holds up nothing else."""
+        found = await self._in_state("filling", "sealed")
+        if any(batch.state == "filling" for batch in found):
+            await self._packer.close_begun()  # what a kill or a fault left half filled
+            found = await self._in_state("sealed")
+        if self._swept and not found:
+            self._writing_problem = None
+        elif self._clock.monotonic() >= self._write_again_at:
+            self._note_writing(await self._write_all(found))
+
+    def _note_writing(self, problems: Sequence[str]) -> None:
+        problem = problems[0] if problems else None
+        if problem is not None:
+            self._write_again_at = self._clock.monotonic() + _AFTER_TROUBLE_S
+            if problem != self._writing_problem:
+                events.log().error("writing_trouble", error=problem)
+        self._writing_problem = problem
+
+    async def _write_all(self, sealed: Sequence[Batch]) -> list[str]:
+        """Write files; gives what went wrong with those that could not be written."""
+        problems = []
+        try:
+            await self._sweep_once()
+        except RouteError as error:
+            problems.append(error.message)
+        for batch in sealed:
+            try:
+                await self._write(batch)
+            except RouteError as error:
+                problems.append(error.message)
+        return problems
+
+    async def _write(self, batch: Batch) -> None:
+        if self._config.fallback.transport == "sftp":
+            await self.write_file(batch)
+        await self._journal.write(partial(batches.note_written, number=batch.number))
+        self.written.set()
+
+    async def _sweep_once(self) -> None:
+        """Remove what a former run left in the spool; nothing is being written yet."""
+        if self._swept:
+            return
+        keep = {batch.name for batch in await self._in_state("sealed", "written")}
+        for name in (await asyncio.to_thread(self._spool.sweep, keep)).foreign:
+            events.log().warning("foreign_file_in_spool", file=name)
+        self._swept = True
 
     async def write_file(self, batch: Batch) -> None:
-        """Make a batch's file in the spool: manifest first, then the name. Safe to repeat.
-
-        Raises SpoolProblem.
-        """
-        loop = asyncio.get_running_loop()
-        build = partial(self._build, batch, loop)
-        prepared = await asyncio.to_thread(self._spool.prepare, batch.name, build)
-        await self._journal.write(
-            partial(
-                batches.note_manifest,
-                number=batch.number,
-                sha256=prepared.sha256,
-                size=prepared.bytes,
-            )
-        )
-        await asyncio.to_thread(self._spool.publish, prepared)
-        events.log().info("batch_written", batch=batch.name, bytes=prepared.bytes)
-
-    def _build(self, batch: Batch, loop: asyncio.AbstractEventLoop, stream: BinaryIO) -> int:
-        """Write the document; runs in a thread and fetches its pages from the journal."""
-        elements = self._elements(batch, loop)
-        stylesheet = self._config.fallback.xslt
-        if stylesheet is None:
-            return write_document(elements, stream)
-        # Beside the file, not in /tmp: it holds personal data. After a kill the sweep removes it.
-        with tempfile.NamedTemporaryFile(
-            dir=self._spool.directory, prefix=".plain-", suffix=TEMPORARY_SUFFIX
-        ) as canonical:
-            count = write_document(elements, cast(BinaryIO, canonical))
-            canonical.flush()
-            transform(Path(canonical.name), stylesheet, stream)
-        return count
-
-    def _elements(self, batch: Batch, loop: asyncio.AbstractEventLoop) -> Iterator[Element]:
-        start = 0
-        while True:
-            read = partial(batches.entries, number=batch.number, start=start, limit=_PAGE)
-            page = asyncio.run_coroutine_threadsafe(self._journal.read(read), loop).result()
-            for entry in page:
-                yield element_of(entry, self._config.engage.contact_key)
-            if len(page) < _PAGE:
-                return
-            start = page[-1].position + 1
-
-
-def _entry(member: Member) -> Entry:
-    asked = tuple((change.kind, change.payload) for change in member.changes)
-    return Entry(0, member.lane, member.contact_id, member.contact_type, member.key_value, asked)
-
-
-def element_of(entry: Entry, contact_key: str) -> Element:
-    """Fold what a batch asks for one contact into its element."""
-    kept = fold(entry.asked)
-    attributes = {**kept.defaults, **kept.attributes}
-    if entry.key_value is not None:
-        attributes.setdefault(contact_key, entry.key_value)
-    return Element(
-        contact_type=entry.contact_type,
-        attributes=attributes,
-        contact_id=entry.contact_id,
-        source=kept.source,
-        store_external_id=kept.store_external_id,
-    )
-
-
-async def _idle_lanes(journal: Journal, used_up: int) -> AsyncIterator[Lane]:
-    """Give the journal's idle lanes, oldest first, a page at a time."""
-    after = 0
-    while True:
-        read = partial(batches.idle_lanes, after=after, used_up=used_up, limit=_PAGE)
-        page = await journal.read(read)
-        for lane in page:
-            yield lane
-        if len(page) < _PAGE:
-            return
-        after = page[-1].head.seq
+        """Make a batch's file in the spool; safe to repeat. Raises SpoolProblem and the like."""
+        await self._writer.write_file(batch)

@@ -26,6 +26,7 @@ _REMEDIES: Final = {
     errno.EROFS: "the disk is read-only, often because of a fault. Check the disk",
     errno.EACCES: "the agent may not write there. Give the folder to the agent's user",
     errno.EPERM: "the agent may not write there. Give the folder to the agent's user",
+    errno.EEXIST: "this is not a folder. Correct fallback.spool",
     errno.ENOTDIR: "this is not a folder. Correct fallback.spool",
     errno.EIO: "the disk does not work properly. Replace it",
 }
@@ -68,11 +69,17 @@ class Spool:
             raise ValueError(f"not a name for a batch file: {name!a}")
         return self.directory / name
 
-    def prepare(self, name: str, build: Callable[[BinaryIO], int]) -> Prepared:
+    def prepare(
+        self,
+        name: str,
+        build: Callable[[BinaryIO], int],
+        check: Callable[[Path], None] = lambda _: None,
+    ) -> Prepared:
         """Write a file under a temporary name; on return its content is on disk.
 
-        `build` writes into the stream that it gets and returns the number of contacts. What it
-        raises goes through, and no file is left; an OSError becomes a SpoolProblem. Safe to repeat.
+        `build` writes into the stream that it gets and returns the number of contacts; `check`
+        looks at what came out. What they raise goes through, and no file is left; an OSError
+        becomes a SpoolProblem. Safe to repeat.
         """
         temporary = self._temporary(name)
         with self._told_in_words("write a batch file"):
@@ -80,6 +87,7 @@ class Spool:
             temporary.unlink(missing_ok=True)
             try:
                 count = _write_synced(temporary, build)
+                check(temporary)
                 sha256, size = _digest(temporary)
             except BaseException:
                 temporary.unlink(missing_ok=True)

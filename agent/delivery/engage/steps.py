@@ -11,13 +11,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from agent.change import Change, Fault, Kind, Payload
+from agent.change import Change, Fault, Kind, Payload, foldable
 from agent.config import Engage
 from agent.contact import Key, contact_type_of, keys_of
 from agent.delivery.engage import answers, mapping
 from agent.delivery.engage.client import EngageClient
 from agent.delivery.engage.finding import find_contact
-from agent.delivery.folding import fold, foldable
+from agent.delivery.folding import fold
 from agent.delivery.outcome import Outcome, Result
 from agent.errors import (
     AnswerLost,

@@ -36,7 +36,8 @@ CREATE INDEX keys_by_lane ON keys (lane);
 CREATE TABLE batches (
   number      INTEGER PRIMARY KEY,
   name        TEXT NOT NULL UNIQUE,
-  state       TEXT NOT NULL CHECK (state IN ('sealed', 'written', 'uploaded', 'imported', 'settled')),
+  state       TEXT NOT NULL CHECK (state IN ('filling', 'sealed', 'written', 'uploaded', 'imported',
+                'settled')),
   with_id     INTEGER NOT NULL CHECK (with_id IN (0, 1)),  -- its contacts carry Engage's GUID
   contacts    INTEGER NOT NULL,
   sha256      TEXT,
@@ -76,6 +77,8 @@ CREATE TABLE changes (
   existed         INTEGER NOT NULL DEFAULT 0,   -- a create that found its contact in Engage
   leaps           INTEGER NOT NULL DEFAULT 0,   -- a sign-up that does not wait for a rejected one
   retried         INTEGER NOT NULL DEFAULT 0,   -- was rejected once and sent again by a person
+  by_file         INTEGER NOT NULL DEFAULT 1 CHECK (by_file IN (0, 1)),  -- a file could say it
+  behind          INTEGER NOT NULL DEFAULT 0 CHECK (behind IN (0, 1)),   -- surely not its lane's head
   lease           TEXT,
   due             REAL NOT NULL DEFAULT 0,      -- on the clock that does not jump
   due_at          TEXT,                         -- the same for people
@@ -89,8 +92,11 @@ CREATE TABLE changes (
 CREATE INDEX changes_by_lane ON changes (lane, seq);
 CREATE INDEX changes_by_state ON changes (state, seq);
 CREATE INDEX changes_holding ON changes (lane, seq) WHERE holds = 1;
-CREATE INDEX changes_due ON changes (due, seq) WHERE state = 'waiting';
-CREATE INDEX changes_by_batch ON changes (batch) WHERE batch IS NOT NULL;
+CREATE INDEX changes_due ON changes (due, seq) WHERE state = 'waiting' AND behind = 0;
+CREATE INDEX changes_free ON changes (seq) WHERE state = 'waiting' AND behind = 0;
+CREATE INDEX changes_tried ON changes (seq)
+  WHERE state = 'waiting' AND behind = 0 AND api_attempts > 0;
+CREATE INDEX changes_by_batch ON changes (batch, lane, seq) WHERE batch IS NOT NULL;
 CREATE UNIQUE INDEX changes_by_idempotency_key ON changes (token_name, idempotency_key)
   WHERE idempotency_key IS NOT NULL;
 
@@ -168,4 +174,17 @@ END;
 
 CREATE TRIGGER count_pruned_change AFTER DELETE ON changes BEGIN
   UPDATE counts SET n = n - 1 WHERE state = OLD.state;
+END;
+
+-- Tens of thousands of changes may wait behind others; whoever looks for work must not look at them.
+-- Whatever lets a change begin or cease to hold its lane, the head is never marked.
+CREATE TRIGGER head_after_hold AFTER UPDATE OF holds, lane ON changes
+WHEN NEW.holds <> OLD.holds OR NEW.lane <> OLD.lane BEGIN
+  UPDATE changes SET behind = 0
+   WHERE seq = (SELECT min(seq) FROM changes WHERE lane = NEW.lane AND holds = 1) AND behind = 1;
+END;
+
+CREATE TRIGGER head_after_delete AFTER DELETE ON changes WHEN OLD.holds = 1 BEGIN
+  UPDATE changes SET behind = 0
+   WHERE seq = (SELECT min(seq) FROM changes WHERE lane = OLD.lane AND holds = 1) AND behind = 1;
 END;

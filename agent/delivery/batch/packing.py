@@ -1,0 +1,219 @@
+"""What waits → batches: lane by lane, in small transactions, each contact through the gate.
+
+A batch is filled some contacts at a time, so that nobody waits for the journal meanwhile; it
+is closed when it is full or nothing is left. Killed in between it is closed as it is by the next
+start: a smaller batch (docs/decisions/0011). Knows neither when that is nor how a file is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from agent import events
+from agent.change import Change, Fault, Kind
+from agent.clock import Clock, to_text
+from agent.config import Config
+from agent.delivery.batch.document import Element
+from agent.delivery.batch.gate import Gate, Unfit
+from agent.delivery.folding import fold
+from agent.delivery.routing import file_part, key_value
+from agent.journal import batches
+from agent.journal.batches import Batch, Entry, Lane, Member
+from agent.journal.journal import Journal
+
+# Contacts a transaction: a few milliseconds, which a sign-up at the till can wait.
+_CHUNK = 50
+
+Limits = Mapping[bool, int]  # with contactId or without → how many contacts at most
+
+
+class Packer:
+    """Puts changes into batches. One at a time: the caller sees to that."""
+
+    def __init__(self, config: Config, journal: Journal, clock: Clock) -> None:
+        self._config = config
+        self._journal = journal
+        self._clock = clock
+
+    def part_for_file(self, lane: Lane) -> tuple[Change, ...]:
+        """Give the changes at a lane's head that a file can take."""
+        return file_part(lane.changes, lane.keys, contact_key=self._config.engage.contact_key)
+
+    async def pack(self, *, used_up: int, why: str, limits: Limits | None = None) -> int:
+        """Seal every change that a file could take, or `limits` many; gives how many batches.
+
+        `used_up`: only lanes whose head has used up so many attempts. Contacts with Engage's GUID
+        and contacts without never share a file: one GUID changes how the whole file is read
+        (Engage's docs, "Contact XML import"). Raises StylesheetProblem, JournalErrors.
+        """
+        gate = await asyncio.to_thread(Gate, self._config)
+        left = dict(limits) if limits is not None else None
+        begun: dict[bool, Batch] = {}
+        made = 0
+        async for lanes in _pages(self._journal, used_up):
+            members = await self._fitting(lanes, gate, used_up)
+            for with_id in (True, False):
+                group = [each for each in members if (each.contact_id is not None) is with_id]
+                if left is not None:
+                    group = group[: left[with_id]]
+                    left[with_id] -= len(group)
+                made += await self._put(group, with_id, begun, why)
+            if left is not None and not any(left.values()):
+                break
+        return made + await self.close_begun(why)
+
+    async def close_begun(self, why: str = "interrupted") -> int:
+        """Close the batches that are being filled, as they are; gives how many have contacts."""
+        now = to_text(self._clock.now())
+        closed = await self._journal.write(partial(batches.close_begun, now=now))
+        return sum(_told(batch, why) for batch in closed)
+
+    async def _put(
+        self, members: Sequence[Member], with_id: bool, begun: dict[bool, Batch], why: str
+    ) -> int:
+        made = 0
+        while members:
+            batch = begun.get(with_id)
+            number = batch.number if batch else await self._journal.read(batches.next_number)
+            room = self._config.fallback.max_contacts - (batch.contacts if batch else 0)
+            part, members = members[:room], members[room:]
+            batch = await self._journal.write(
+                partial(
+                    batches.seal,
+                    number=number,
+                    name=batch.name if batch else self._name(number),
+                    with_id=with_id,
+                    members=tuple(part),
+                    now=to_text(self._clock.now()),
+                    more=len(part) < room,
+                )
+            )
+            begun[with_id] = batch
+            if batch.state != "filling":
+                del begun[with_id]
+                made += _told(batch, why)
+        return made
+
+    def _name(self, number: int) -> str:
+        return self._config.fallback.file_name.format(
+            timestamp=self._clock.now().strftime("%Y%m%d%H%M%S"),
+            store=self._config.store.id,
+            till=self._config.store.till,
+            sequence=f"{number:06d}",
+        )
+
+    # --- what fits ----------------------------------------------------------------------------
+
+    async def _fitting(self, lanes: Sequence[Lane], gate: Gate, used_up: int) -> list[Member]:
+        members, unfit = await asyncio.to_thread(self._sift, lanes, gate)
+        fitting = [each for position, each in enumerate(members) if position not in unfit]
+        for position, problem in unfit.items():
+            rest = await self._without_culprit(members[position], problem, gate, used_up)
+            if rest is not None:
+                fitting.append(rest)
+        return fitting
+
+    def _sift(self, lanes: Sequence[Lane], gate: Gate) -> tuple[list[Member], Mapping[int, Unfit]]:
+        members = [member for lane in lanes if (member := self._member(lane)) is not None]
+        return members, gate.unfit([self._element(member) for member in members])
+
+    def _member(self, lane: Lane) -> Member | None:
+        part = self.part_for_file(lane)
+        if not part:
+            return None
+        contact = lane.head.contact
+        kept = fold([(change.kind, change.payload) for change in part])
+        known_type = contact.contact_type or kept.contact_type
+        return Member(
+            lane=contact.lane,
+            contact_id=contact.contact_id,
+            contact_type=known_type or self._config.engage.default_contact_type,
+            key_value=None
+            if contact.contact_id or lane.head.kind is Kind.CREATE
+            else key_value(lane.keys, self._config.engage.contact_key),
+            changes=part,
+        )
+
+    def _element(self, member: Member) -> Element:
+        asked = tuple((change.kind, change.payload) for change in member.changes)
+        entry = Entry(
+            0, member.lane, member.contact_id, member.contact_type, member.key_value, asked
+        )
+        return element_of(entry, self._config.engage.contact_key)
+
+    async def _without_culprit(
+        self, member: Member, problem: Unfit, gate: Gate, used_up: int
+    ) -> Member | None:
+        """Reject the change that brought what no file can say; give what is left of its lane."""
+        culprit = await asyncio.to_thread(self._culprit, member, problem, gate)
+        await self._leave_out(culprit, problem)
+        lane = await self._journal.read(partial(batches.lane, lane=member.lane))
+        if lane is None or lane.head.api_attempts < used_up:
+            return None
+        rest = await self._fitting([lane], gate, used_up)
+        return rest[0] if rest else None
+
+    def _culprit(self, member: Member, problem: Unfit, gate: Gate) -> Change:
+        """Give the last change that set the attribute, or else the first one that spoils it all."""
+        part = member.changes
+        if problem.attribute is not None:
+            setters = [each for each in part if problem.attribute in each.payload.attributes]
+            return setters[-1] if setters else part[0]
+        for count in range(1, len(part)):
+            if gate.unfit([self._element(replace(member, changes=part[:count]))]):
+                return part[count - 1]
+        return part[-1]
+
+    async def _leave_out(self, culprit: Change, problem: Unfit) -> None:
+        fault = Fault(
+            problem.code,
+            f"{problem.what} It was not sent. Correct it and send it again.",
+            fields=(
+                ({"field": problem.attribute, "code": problem.code, "message": problem.what},)
+                if problem.attribute is not None
+                else ()
+            ),
+        )
+        now = to_text(self._clock.now())
+        leave_out = partial(batches.leave_out, change=culprit, fault=fault, now=now)
+        self._journal.tell((await self._journal.write(leave_out),))
+        events.log().warning("change_left_out", change=culprit.id, code=problem.code)
+
+
+def _told(batch: Batch, why: str) -> int:
+    """Log a batch that was closed; gives 1, and 0 if all of its contacts had moved on."""
+    if not batch.contacts:
+        return 0
+    events.log().info("batch_sealed", batch=batch.name, contacts=batch.contacts, reason=why)
+    return 1
+
+
+def element_of(entry: Entry, contact_key: str) -> Element:
+    """Fold what a batch asks for one contact into its element."""
+    kept = fold(entry.asked)
+    attributes = {**kept.defaults, **kept.attributes}
+    if entry.key_value is not None:
+        attributes.setdefault(contact_key, entry.key_value)
+    return Element(
+        contact_type=entry.contact_type,
+        attributes=attributes,
+        contact_id=entry.contact_id,
+        source=kept.source,
+        store_external_id=kept.store_external_id,
+    )
+
+
+async def _pages(journal: Journal, used_up: int) -> AsyncIterator[Sequence[Lane]]:
+    """Give the journal's idle lanes, oldest first, a page at a time."""
+    after = 0
+    while True:
+        read = partial(batches.idle_lanes, after=after, used_up=used_up, limit=_CHUNK)
+        page = await journal.read(read)
+        if page:
+            yield page
+        if len(page) < _CHUNK:
+            return
+        after = page[-1].head.seq
