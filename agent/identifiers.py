@@ -7,6 +7,7 @@ is no such value. Pure: nothing is asked of the network, and today's date is an 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import date
 
 import phonenumbers
@@ -175,6 +176,11 @@ def key_as_stored(name: str, value: str, region: str | None, today: date) -> Key
     """
     value = value.strip()
     return Key(name, comparable(name, _checked(name, value, region, today) or value))
+
+
+def keys_as_stored(keys: Iterable[Key], region: str | None, today: date) -> tuple[Key, ...]:
+    """Give several keys as intake would have stored them."""
+    return tuple(key_as_stored(key.name, key.value, region, today) for key in keys)
 
 
 def key_that_any_means(value: str, custom_key: str, region: str | None, today: date) -> Key:

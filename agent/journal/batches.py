@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.change import Change, Fault, Kind, Payload, Route, State
-from agent.contact import Key, keys_of
+from agent.contact import Key
 from agent.errors import NotFound
 from agent.journal import changes, contacts, states
 from agent.journal.driver import Connection
@@ -395,10 +395,14 @@ def settle(
     fault: Fault | None,
     contact_id: str | None,
     contact_type: str | None,
+    keys: Sequence[Key] = (),
     now: str,
     verifies: bool,
 ) -> tuple[Change, ...]:
-    """Confirm a contact's changes, or reject them with a fault; gives them as they stand now."""
+    """Confirm a contact's changes, or reject them with a fault; gives them as they stand now.
+
+    `keys`: those that Engage's contact has beside what was sent.
+    """
     number, lane = item.batch.number, item.entry.lane
     attempt = changes.Attempt(
         route=Route.FILE,
@@ -415,7 +419,7 @@ def settle(
         changes.add_attempt(db, row["seq"], attempt)
         if not fault:
             payload = changes.payload_of(row) or Payload({})
-            contacts.move_keys(db, lane, keys_of(payload.attributes), row["seq"])
+            contacts.settle_keys(db, lane, payload, row["seq"], now)
     for kind in Kind:
         db.execute(
             _SETTLE_CHANGES,
@@ -434,7 +438,8 @@ def settle(
         (number, item.entry.position),
     )
     if contact_id:
-        contacts.learn(db, lane, contact_id, contact_type)
+        lane = contacts.learn(db, lane, contact_id, contact_type)
+        contacts.hear_keys(db, lane, keys, now)
     _close_if_settled(db, number, now)
     return tuple(changes.find_by_seq(db, seq) for seq in seqs)
 

@@ -149,7 +149,7 @@ def _insert(
             leaps,
         ),
     ).fetchone()["seq"]
-    contacts.put_keys(db, contact.lane, keys, seq)
+    contacts.put_keys(db, contact.lane, keys, seq, request.now_text)
     return Change(
         seq=seq,
         id=change_id,
@@ -470,6 +470,9 @@ class Settlement:
     contact_id: str | None = None  # Engage's GUID, if it was learnt
     contact_type: str | None = None
     contact_gone: bool = False  # Engage does not know the stored GUID any more
+    keys: tuple[
+        Key, ...
+    ] = ()  # those of the contact that Engage's answer tells beside what was sent
     step: int | None = None
     alone: bool = False
     existed: bool = False
@@ -524,10 +527,11 @@ def settle(
         check_moved(done.rowcount, change, settlement.move)
         add_attempt(db, change.seq, settlement.attempt)
         if target is State.DELIVERED:
-            contacts.move_keys(db, lane, keys_of(change.payload.attributes), change.seq)
+            contacts.settle_keys(db, lane, change.payload, change.seq, settlement.attempt.ended_at)
         elif target is State.REJECTED and change.kind is not Kind.CREATE:
             # They are somebody else's, or nobody's, until it is sent again.
             contacts.drop_keys_of_change(db, lane, change.seq)
+    contacts.hear_keys(db, lane, settlement.keys, settlement.attempt.ended_at)
     return tuple(find(db, change.id) for change in claim.changes)
 
 
@@ -608,7 +612,7 @@ def retry(db: Connection, change_id: str) -> Change:
     if change.state is State.REJECTED:
         check_moved(db.execute(_RETRY, (change.seq,)).rowcount, change, states.RETRY)
         keys = keys_of(change.payload.attributes)
-        contacts.put_keys(db, change.contact.lane, keys, change.seq)
+        contacts.put_keys(db, change.contact.lane, keys, change.seq, change.created_at)
     elif change.state is State.WAITING:
         db.execute(_RETRY_NOW, (change.seq,))
     else:
