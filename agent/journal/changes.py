@@ -255,6 +255,13 @@ def open_of_lane(db: Connection, lane: int) -> tuple[Change, ...]:
     return tuple(_change(row) for row in rows)
 
 
+def of_lane_exist(db: Connection, lane: int) -> bool:
+    """Say whether there is any change of a contact, settled or not."""
+    return (
+        db.execute("SELECT 1 FROM changes WHERE lane = ? LIMIT 1", (lane,)).fetchone() is not None
+    )
+
+
 def blocker(db: Connection, change: Change) -> Change | None:
     """Give the change that this one waits for: the head of its lane, if it is not the head."""
     head = db.execute(

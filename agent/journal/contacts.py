@@ -36,6 +36,9 @@ DO UPDATE SET seq = max(seq, excluded.seq), since = min(since, excluded.since),
 _KEYS_OF = """
 SELECT name, value FROM keys WHERE lane = :lane ORDER BY since >= :open_from, seq DESC"""
 _DROP_OLDER_KEYS = "DELETE FROM keys WHERE lane = ? AND name = ? AND value <> ? AND seq < ?"
+_DROP_KEYS_BEFORE = """
+DELETE FROM keys WHERE lane = ? AND told_at < ?
+   AND NOT EXISTS (SELECT 1 FROM changes ch WHERE ch.seq = keys.seq AND ch.holds = 1)"""
 _DROP_CLEARED_KEYS = "DELETE FROM keys WHERE lane = ? AND name = ? AND seq < ?"
 _DROP_KEYS_OF_CHANGE = "DELETE FROM keys WHERE lane = ? AND seq = ? AND since = seq"
 _CONFIRM_KEY = """
@@ -154,6 +157,11 @@ def hear_keys(db: Connection, lane: int, keys: Iterable[Key], now: str) -> None:
 def drop_keys_of_change(db: Connection, lane: int, seq: int) -> None:
     """Forget the keys that a change would have brought; it was refused or discarded."""
     db.execute(_DROP_KEYS_OF_CHANGE, (lane, seq))
+
+
+def drop_keys_before(db: Connection, lane: int, moment: str) -> None:
+    """Forget the keys that were told before a moment, but those of changes on their way."""
+    db.execute(_DROP_KEYS_BEFORE, (lane, moment))
 
 
 def learn(db: Connection, lane: int, contact_id: str, contact_type: str | None) -> int:

@@ -66,6 +66,11 @@ class Person:
         return self.contact_id or (self.contact.ref if self.contact else None)
 
     @property
+    def identity(self) -> str:
+        """Give what is the same for the same person, however they were found."""
+        return self.public_id or f"member {self.member.number if self.member else 0}"
+
+    @property
     def contact_type(self) -> str | None:
         """Give Engage's type, if it is known."""
         known = self.contact.contact_type if self.contact else None
@@ -99,12 +104,12 @@ def recognise(
 
     A known type that is not `contact_type` rules somebody out, an unknown one does not.
     """
-    found = []
+    found: dict[str, Person] = {}
     for person in _candidates(db, asked):
         judged = _judged(db, person, asked)
         if judged is not None and _has_type(judged, contact_type) and _is_real(db, judged):
-            found.append(judged)
-    return tuple(found)
+            found.setdefault(judged.identity, judged)
+    return tuple(found.values())
 
 
 def _candidates(db: Connection, asked: Iterable[Asked]) -> list[Person]:
@@ -128,10 +133,8 @@ def _of_lane(db: Connection, lane: int) -> Person:
 
 
 def _of_member(db: Connection, row: Any) -> Person:
-    contact = None
-    if row["contact_id"] is not None:
-        contact = contacts.find(db, row["contact_id"])
-    elif row["lane"] is not None:
+    contact = contacts.find(db, row["contact_id"]) if row["contact_id"] else None
+    if contact is None and row["lane"] is not None:
         contact = contacts.resolve(db, row["lane"])
     return Person(contact, _member(row))
 

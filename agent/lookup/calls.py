@@ -15,6 +15,7 @@ from agent.lookup import overlay
 from agent.lookup.cache import Cache
 from agent.lookup.freshness import Provenance, matches
 from agent.lookup.identify import Digest, Identifier
+from agent.lookup.naming import Naming
 from agent.lookup.profiles import Profiles
 from agent.lookup.purchases import Lists
 from agent.lookup.reading import PATIENCE_S, Answered, Reader
@@ -37,14 +38,16 @@ class LookupCalls:
         client: EngageClient,
         clock: Clock,
         problem: Problem,
-        digest: Digest = None,
+        digest: Digest,
     ) -> None:
         self.cache = Cache(config.cache, journal, clock)
         self._reader = Reader(journal, client, self.cache)
         self._identifier = Identifier(config, journal, client, self.cache, clock, digest)
-        self._lists = Lists(journal, self._reader)
+        naming = Naming(journal, client, config.engage)
+        region = config.engage.phone_region
+        self.profiles = Profiles(journal, self._reader, self.cache, naming, phone_region=region)
+        self._lists = Lists(journal, self._reader, self.profiles)
         self._problem = problem
-        self.profiles = Profiles(journal, self._reader, self.cache, config.engage.phone_region)
 
     async def close(self) -> None:
         """End the questions under way."""

@@ -43,7 +43,7 @@ from agent.lookup.freshness import Provenance, Source
 PARAMETERS = ("email", "mobilePhone", "socialSecurityNumber", "customKey", "any")
 
 # A key → how the register has it; None where no export is read.
-Digest = Callable[[Key], int] | None
+Digest = Callable[[Key], int | None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Identifier:
         client: EngageClient,
         cache: Cache,
         clock: Clock,
-        digest: Digest = None,
+        digest: Digest,
     ) -> None:
         self._config = config
         self._journal = journal
@@ -198,7 +198,7 @@ class Identifier:
                 key = key_as_stored(name, value, settings.phone_region, today)
             else:
                 continue
-            asked.append(Asked(key, self._digest(key) if self._digest else None))
+            asked.append(Asked(key, self._digest(key)))
         return tuple(asked)
 
     # --- with Engage ----------------------------------------------------------------------------

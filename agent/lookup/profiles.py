@@ -27,6 +27,7 @@ from agent.journal.served import Own, Shelf, Shown
 from agent.lookup import overlay
 from agent.lookup.cache import Cache
 from agent.lookup.freshness import Provenance, Source, named_etags
+from agent.lookup.naming import Naming
 from agent.lookup.reading import Answered, Question, Reader
 
 UNKNOWN_HERE = "This till knows no contact with that id. Use the `id` of a sign-up or a look-up."
@@ -36,9 +37,16 @@ class Profiles:
     """Answers GET /contacts/{id}."""
 
     def __init__(
-        self, journal: Journal, reader: Reader, cache: Cache, phone_region: str | None
+        self,
+        journal: Journal,
+        reader: Reader,
+        cache: Cache,
+        naming: Naming,
+        *,
+        phone_region: str | None,
     ) -> None:
         self._journal = journal
+        self._naming = naming
         self._reader = reader
         self._cache = cache
         self._phone_region = phone_region  # where a number without a country code belongs
@@ -50,7 +58,7 @@ class Profiles:
         could tell and it cannot be asked.
         """
         contact, own = await self._own(public_id)
-        contact_id = contact.contact_id if contact else self.guid(public_id)
+        contact_id = await self.contact_id(contact, public_id)
         if contact_id is None:
             if contact is None or not overlay.all_of(own):
                 raise NotFound(UNKNOWN_HERE)
@@ -100,11 +108,12 @@ class Profiles:
                 )
             )
 
-    @staticmethod
-    def guid(public_id: str) -> str | None:
-        """Give an id as Engage may be asked for it; None for a ref, and for what is no id."""
-        usable = is_uuid(public_id) and not is_ref_shaped(public_id)
-        return public_id.lower() if usable else None
+    async def contact_id(self, contact: Contact | None, public_id: str) -> str | None:
+        """Give Engage's GUID; None for a sign-up on its way, and for what can be no contact.
+
+        Raises MultipleMatches, Refused and EngageUnreachable.
+        """
+        return await self._naming.contact_id(contact) if contact else _guid(public_id)
 
     async def _own(self, public_id: str) -> tuple[Contact | None, tuple[Own, ...]]:
         return await self._journal.read(partial(served.own, public_id=public_id))
@@ -132,3 +141,9 @@ class Profiles:
             if shown := await self._cache.shown(etag, public_id):
                 return overlay.difference(given, shown.body), shown
         raise PreconditionFailed
+
+
+def _guid(public_id: str) -> str | None:
+    """Give an id as Engage may be asked for it; None for a ref, and for what is no id."""
+    usable = is_uuid(public_id) and not is_ref_shaped(public_id)
+    return public_id.lower() if usable else None
