@@ -108,7 +108,10 @@ class Agent:
         self.uploader = self._uploader(spool) or self._bulk_uploader()
         self.verifier = self._verifier()
         self.schedule = Schedule(
-            self.journal, self._sure_now, retain_days=config.journal.retain_days
+            self.journal,
+            self._sure_now,
+            retain_days=config.journal.retain_days,
+            recognise_days=config.register.retain_days,
         )
         self.tokens = Tokens(config.server.tokens_file)
         self.digests = Digests(digests.path_of(config.journal.path))

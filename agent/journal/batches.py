@@ -456,3 +456,25 @@ def _close_if_settled(db: Connection, number: int, now: str) -> None:
 def forget_waits(db: Connection) -> None:
     """After the machine was started anew its monotonic clock means something else: all is due."""
     db.execute("UPDATE batch_contacts SET due = 0 WHERE settled = 0 AND due > 0")
+
+
+# --- erasing ------------------------------------------------------------------------------------
+
+_SETTLED_CONTACTS = """
+SELECT bc.batch, bc.position FROM batches b JOIN batch_contacts bc ON bc.batch = b.number
+ WHERE b.state = 'settled' AND b.settled_at < ? LIMIT ?"""
+_DROP_CONTACT = "DELETE FROM batch_contacts WHERE batch = ? AND position = ?"
+_FORGET_RECEIPTS = """
+UPDATE batches SET receipt = NULL
+ WHERE receipt IS NOT NULL AND state = 'settled' AND settled_at < ?"""
+
+
+def prune_contacts(db: Connection, before: str, limit: int) -> int:
+    """Erase who was in batches that were settled before a moment, and what Engage said to them.
+
+    Gives how many contacts, at most `limit`; names and numbers of the batches stay.
+    """
+    found = db.execute(_SETTLED_CONTACTS, (before, limit)).fetchall()
+    db.executemany(_DROP_CONTACT, [tuple(row) for row in found])
+    db.execute(_FORGET_RECEIPTS, (before,))
+    return len(found)

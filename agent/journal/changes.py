@@ -746,6 +746,17 @@ def prune(db: Connection, before: str, limit: int) -> int:
     return len(seqs)
 
 
+_REDATE = "UPDATE changes SET settled_at = ? WHERE settled_at > ?"
+
+
+def redate(db: Connection, after: str, now: str) -> int:
+    """Count the age of what bears a date that has not come yet from now; gives how many.
+
+    The till's clock was wrong when they were settled; they would stay until that date.
+    """
+    return db.execute(_REDATE, (now, after)).rowcount
+
+
 def delete(db: Connection, seqs: Iterable[int]) -> None:
     """Remove changes with their attempts."""
     db.executemany("DELETE FROM changes WHERE seq = ?", [(seq,) for seq in seqs])

@@ -159,6 +159,39 @@ def drop_keys_of_change(db: Connection, lane: int, seq: int) -> None:
     db.execute(_DROP_KEYS_OF_CHANGE, (lane, seq))
 
 
+_STALE_KEYS = """
+SELECT name, value, lane FROM keys WHERE told_at < ?
+   AND NOT EXISTS (SELECT 1 FROM changes ch WHERE ch.lane = keys.lane) LIMIT ?"""
+_DROP_STALE_KEY = """
+DELETE FROM keys WHERE name = ? AND value = ? AND lane = ? AND told_at < ?
+   AND NOT EXISTS (SELECT 1 FROM changes ch WHERE ch.lane = keys.lane)"""
+_MISDATED_KEYS = "SELECT 1 FROM keys WHERE told_at > ? LIMIT 1"
+_REDATE_KEYS = "UPDATE keys SET told_at = ? WHERE told_at > ?"
+
+
+def stale_keys(db: Connection, before: str, limit: int) -> list[tuple[str, str, int]]:
+    """Find keys that were last told before a moment and belong to no change in the journal.
+
+    Looks through all of them: a reading function, for the reader's connection.
+    """
+    return [tuple(row) for row in db.execute(_STALE_KEYS, (before, limit))]
+
+
+def prune_keys(db: Connection, found: Iterable[tuple[str, str, int]], before: str) -> None:
+    """Erase such keys, unless something came in between."""
+    db.executemany(_DROP_STALE_KEY, [(*each, before) for each in found])
+
+
+def has_misdated_keys(db: Connection, after: str) -> bool:
+    """Say whether some keys bear a date that has not come yet: the clock was wrong then."""
+    return db.execute(_MISDATED_KEYS, (after,)).fetchone() is not None
+
+
+def redate_keys(db: Connection, after: str, now: str) -> None:
+    """Count their age from now, so that they do not stay for years."""
+    db.execute(_REDATE_KEYS, (now, after))
+
+
 def drop_keys_before(db: Connection, lane: int, moment: str) -> None:
     """Forget the keys that were told before a moment, but those of changes on their way."""
     db.execute(_DROP_KEYS_BEFORE, (lane, moment))
