@@ -25,6 +25,7 @@ from agent.delivery.batch import verify
 from agent.delivery.batch.bulk import BulkUploader
 from agent.delivery.batch.sealer import Sealer
 from agent.delivery.batch.sftp import SftpServer
+from agent.delivery.batch.sftp_login import Account
 from agent.delivery.batch.spool import Spool
 from agent.delivery.batch.uploader import Uploader
 from agent.delivery.dispatcher import Dispatcher
@@ -35,7 +36,7 @@ from agent.delivery.engage.pace import Pace
 from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link, LinkState
 from agent.delivery.stall import StallDetector
-from agent.errors import IntakeError, JournalError, JournalUnavailable
+from agent.errors import AgentError, IntakeError, JournalError, JournalUnavailable
 from agent.intake import server
 from agent.intake.contacts import ContactCalls
 from agent.intake.desk import Desk, RouteSwitch
@@ -47,8 +48,13 @@ from agent.journal.database import Database
 from agent.journal.journal import Journal
 from agent.lookup.calls import LookupCalls
 from agent.notify import Notifier, watchdog_s
+from agent.register import digests
+from agent.register.digests import Digests
+from agent.register.folder import ExportFolder
+from agent.register.reader import ExportReader
 from agent.schedule import Schedule
 from agent.secrets import SecretSource, path_of, read_secret
+from agent.status.facts import RegisterFill
 from agent.status.snapshot import Observer
 from agent.tls import certificate_of
 from agent.tokens import Tokens
@@ -102,12 +108,19 @@ class Agent:
         self.uploader = self._uploader(spool) or self._bulk_uploader()
         self.verifier = self._verifier()
         self.schedule = Schedule(
-            self.journal, self._sure_now, retain_days=config.journal.retain_days
+            self.journal,
+            self._sure_now,
+            retain_days=config.journal.retain_days,
+            recognise_days=config.register.retain_days,
         )
         self.tokens = Tokens(config.server.tokens_file)
+        self.digests = Digests(digests.path_of(config.journal.path))
+        self.exports = self._export_reader()
         self.stall = StallDetector(self.journal, self.link, self.gates[Route.API], self.clock)
         self.observer = self._observer()
-        self.lookups = LookupCalls(config, self.journal, self.client, self.clock, server.problem)
+        self.lookups = LookupCalls(
+            config, self.journal, self.client, self.clock, server.problem, self._digest
+        )
         self.server = Server(
             self._application(),
             config.server,
@@ -155,6 +168,39 @@ class Agent:
             self.gates[Route.FILE],
             self.clock,
         )
+
+    def _export_reader(self) -> ExportReader:
+        sftp, directory = self.config.sftp, self.config.register.export_directory
+        folder = None
+        if directory is not None and sftp.known_hosts_file is not None:
+            account = Account(
+                host=sftp.host,
+                port=sftp.port,
+                username=sftp.username,
+                directory=directory,
+                timeout_s=sftp.timeout_s,
+                password=_reader(sftp.password_file),
+                private_key_file=_place(sftp.private_key_file),
+                known_hosts_file=sftp.known_hosts_file,
+                directory_setting="register.export_directory",
+            )
+            folder = ExportFolder(account)
+        return ExportReader(
+            self.config,
+            self.journal,
+            folder,
+            self.digests,
+            self.clock,
+            may_read=self._sftp_is_open,
+        )
+
+    def _sftp_is_open(self) -> bool:
+        """Say whether the login at the file server may be used: a refused one only slowly."""
+        by_bulk = self.config.fallback.transport != "sftp"
+        return by_bulk or self.gates[Route.FILE].is_open
+
+    def _digest(self, key: Key) -> int | None:
+        return self.digests.of(key) if self.digests.is_open else None
 
     def _bulk_uploader(self) -> BulkUploader:
         return BulkUploader(
@@ -221,7 +267,17 @@ class Agent:
             gates=self.gates,
             problems=self._problems,
             last_delivery=lambda: self.dispatcher.last_delivery_at,
+            register=self._register_fill,
         )
+
+    def _register_fill(self) -> RegisterFill | None:
+        if not self.exports.is_on:
+            return None
+        fill = self.exports.fill
+        told_at, read_at = (
+            datetime.fromisoformat(text) if text else None for text in (fill.told_at, fill.read_at)
+        )
+        return RegisterFill(fill.members, told_at, read_at, fill.set_aside)
 
     def _problems(self) -> Sequence[str]:
         files = self.uploader.problem if isinstance(self.uploader, Uploader) else None
@@ -231,6 +287,7 @@ class Agent:
             files,
             self.stall.problem,
             self.server.problem,
+            self.exports.problem,
         )
         return [text for text in found if text]
 
@@ -315,6 +372,7 @@ class Agent:
         await self.journal.write(partial(meta.resume, route=route))
         self.gates[route].resume()
         self.uploader.hurry()
+        self.exports.hurry()
         self.journal.news.recorded.set()
         events.log().info("route_resumed", route=route)
 
@@ -342,6 +400,9 @@ class Agent:
         self._stack.push_async_callback(self.journal.close)
         for route in await self.journal.read(meta.paused):
             self.gates[route].paused = True
+        if self.exports.is_on:
+            with contextlib.suppress(AgentError):  # the reader says it on the page
+                self.digests.open()
         await self.client.open()
         self._stack.push_async_callback(self.client.close)
         self._stack.push_async_callback(self.lookups.close)
@@ -354,6 +415,7 @@ class Agent:
             self.uploader.run,
             self.verifier.run,
             self.lookups.cache.run,
+            self.exports.run,
             self._watch,
         ]
         self._tasks = [asyncio.create_task(_forever(loop)) for loop in loops]

@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,14 @@ def keys_of(attributes: Mapping[str, Any]) -> tuple[Key, ...]:
         for name in KEY_ATTRIBUTES
         if isinstance(value := attributes.get(name), str) and value.strip()
     )
+
+
+def keys_told(contact: Mapping[str, Any] | None, without: Collection[str] = ()) -> tuple[Key, ...]:
+    """Give the keys of a contact as Engage answers it, leaving out those of some names."""
+    attributes = contact.get("attributes") if isinstance(contact, Mapping) else None
+    if not isinstance(attributes, Mapping):
+        return ()
+    return tuple(key for key in keys_of(attributes) if key.name not in without)
 
 
 def contact_type_of(contact: Mapping[str, Any] | None) -> str | None:

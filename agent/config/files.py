@@ -110,7 +110,7 @@ def file_hints(config: Config) -> tuple[Problem, ...]:
 
 
 def _secret_problems(config: Config) -> Iterator[Problem]:
-    uses_sftp = config.fallback.transport == "sftp"
+    uses_sftp = config.uses_sftp
     named = {
         "[journal] key_file": config.journal.key_file,
         "[engage] api_key_file": config.engage.api_key_file,
@@ -249,23 +249,23 @@ def _tokens_hints(config: Config) -> Iterator[Problem]:
 
 def _known_hosts_hints(config: Config) -> Iterator[Problem]:
     path = config.sftp.known_hosts_file
-    if config.fallback.transport != "sftp" or path is None:
+    if not config.uses_sftp or path is None:
         return
     place = "[sftp] known_hosts_file"
     remedy = "Compare the fingerprint with Voyado's, then: till-agent host-key trust"
     try:
         content = path.read_text(errors="replace")
     except FileNotFoundError:
-        yield Problem(place, f"{path} does not exist, so no file is sent.", remedy)
+        yield Problem(place, f"{path} does not exist, so no file is sent or read.", remedy)
     except OSError as error:
         yield Problem(
             place,
-            f"{path} cannot be read ({error.strerror}), so no file is sent.",
+            f"{path} cannot be read ({error.strerror}), so no file is sent or read.",
             f"Run: chmod a+r {path}",
         )
     else:
         if all(not line.strip() or line.startswith("#") for line in content.splitlines()):
-            yield Problem(place, f"{path} holds no host key, so no file is sent.", remedy)
+            yield Problem(place, f"{path} holds no host key, so no file is sent or read.", remedy)
 
 
 def _journal_problems(config: Config, mounts: Sequence[Mount]) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import posixpath
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -317,7 +318,9 @@ def _example(key: str) -> str:
 
 
 def _needed(key: str, config: Config) -> Iterator[Problem]:
-    if config.fallback.transport == "sftp" and not getattr(config.sftp, key):
+    # Without files that go up, the folder for them is of no use.
+    is_used = config.fallback.transport == "sftp" or (config.uses_sftp and key != "directory")
+    if is_used and not getattr(config.sftp, key):
         yield _missing("sftp", key, settings_of(Sftp)[key].setting)
 
 
@@ -329,7 +332,7 @@ def _one_sftp_login(config: Config) -> Iterator[Problem]:
             "private_key_file is given too, and only one of them can be used.",
             "Delete one of them.",
         )
-    if not any(given) and config.fallback.transport == "sftp":
+    if not any(given) and config.uses_sftp:
         yield Problem(
             "[sftp] password_file",
             "This or private_key_file is missing.",
@@ -343,6 +346,16 @@ def _bulk_limit(config: Config) -> Iterator[Problem]:
             "[fallback] max_contacts",
             f'With transport = "bulk" this must be at most {BULK_MAX}; Engage takes no more.',
             f"Write {BULK_MAX} or less, or delete the line.",
+        )
+
+
+def _export_directory(config: Config) -> Iterator[Problem]:
+    here, there = config.register.export_directory, config.sftp.directory
+    if here is not None and there and posixpath.normpath(here) == posixpath.normpath(there):
+        yield Problem(
+            "[register] export_directory",
+            "This is sftp.directory, from which Engage imports; its export lies elsewhere.",
+            'Write for example "/integration/customerExport", or delete the line.',
         )
 
 
@@ -375,8 +388,12 @@ _CLASHES: list[tuple[tuple[str, ...], Clash]] = [
     (("engage.contact_key", "engage.custom_key"), _custom_key),
     (("engage.max_requests_per_s", "engage.backlog_requests_per_s"), _backlog_rate),
     (("fallback.transport", "fallback.max_contacts"), _bulk_limit),
+    (("register.export_directory", "sftp.directory"), _export_directory),
     *(
-        (("fallback.transport", f"sftp.{key}"), functools.partial(_needed, key))
+        (
+            ("fallback.transport", "register.export_directory", f"sftp.{key}"),
+            functools.partial(_needed, key),
+        )
         for key, described in settings_of(Sftp).items()
         if described.setting.needed_for_sftp
     ),

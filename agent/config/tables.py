@@ -540,7 +540,7 @@ class Fallback:
 
 @dataclass(frozen=True, kw_only=True)
 class Sftp:
-    """Engage's SFTP server; needed while fallback.transport is "sftp"."""
+    """Engage's SFTP server; needed while fallback.transport is "sftp", and for a member export."""
 
     host: str = field(
         default="",
@@ -607,6 +607,45 @@ class Sftp:
             _seconds(_DAY),
             "How often the server is asked whether Engage has taken a file.",
             unit="seconds",
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Register:
+    """Whom the till recognises while the line is down."""
+
+    retain_days: int = field(
+        default=365,
+        metadata=about(
+            _count(1, 3650),
+            "How long a customer with whom this till had to do is recognised after the last time;"
+            " then the e-mail, phone and numbers that find them are erased.",
+            unit="days",
+        ),
+    )
+    export_directory: str | None = field(
+        default=None,
+        metadata=about(
+            Text(),
+            "The folder of Engage's member export on the SFTP server; with it every member is"
+            " recognised, without it what an export told is erased.",
+            example="/integration/customerExport",
+            default_text="none is read",
+        ),
+    )
+    poll_s: float = field(
+        default=900.0,
+        metadata=about(
+            _seconds(_DAY), "How often the server is asked for new exports.", unit="seconds"
+        ),
+    )
+    max_members: int = field(
+        default=500_000,
+        metadata=about(
+            _count(1, 10_000_000),
+            "The most members that are kept; each takes some 200 bytes of the disk.",
+            unit="members",
         ),
     )
 
@@ -684,8 +723,14 @@ class Config:
     link: Link = Link()
     fallback: Fallback = Fallback()
     sftp: Sftp = Sftp()
+    register: Register = Register()
     cache: Cache = Cache()
     log: Log = Log()
+
+    @property
+    def uses_sftp(self) -> bool:
+        """Say whether there is anything to do at the SFTP server."""
+        return self.fallback.transport == "sftp" or self.register.export_directory is not None
 
 
 TABLES: dict[str, type[Any]] = {
@@ -697,6 +742,7 @@ TABLES: dict[str, type[Any]] = {
     "link": Link,
     "fallback": Fallback,
     "sftp": Sftp,
+    "register": Register,
     "cache": Cache,
     "log": Log,
 }

@@ -17,6 +17,7 @@ from agent import events
 from agent.change import Change, Route
 from agent.clock import Clock, to_text
 from agent.config import Config
+from agent.contact import Key, keys_told
 from agent.delivery.engage import answers
 from agent.delivery.engage.client import EngageClient
 from agent.delivery.engage.steps import Courier
@@ -271,6 +272,7 @@ class Dispatcher:
             contact_id=outcome.contact_id,
             contact_type=outcome.contact_type,
             contact_gone=outcome.contact_gone,
+            keys=_keys_beside(claim, outcome),
             alone=outcome.split,
             existed=outcome.existed,
         )
@@ -356,3 +358,11 @@ class Dispatcher:
             pass  # said elsewhere; the line is asked all the same
         with contextlib.suppress(RouteError):  # the link was told already
             await self._client.call("GET", "/api/v2/contacts/count", answers.read_any, person=False)
+
+
+def _keys_beside(claim: Claim, outcome: Outcome) -> tuple[Key, ...]:
+    """Give the keys that Engage's answer tells and the changes did not set: its member number."""
+    if outcome.result is not Result.DELIVERED:
+        return ()
+    given = frozenset[str]().union(*(change.payload.names() for change in claim.changes))
+    return keys_told(outcome.body, without=given)

@@ -13,11 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-import phonenumbers
-from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
-from stdnum import luhn
-from stdnum.exceptions import ValidationError
-from stdnum.fi import hetu
+from agent import identifiers
 
 # What Engage knows by itself and a POS may write, apart from preferences and consents.
 STANDARD_ATTRIBUTES = (
@@ -65,8 +61,6 @@ _ISO_3166 = """
 """
 COUNTRIES = frozenset(_ISO_3166.split())
 
-_EARLIEST = date(1900, 1, 1)  # nobody alive was born before
-
 # A name that can be written as an XML element, too.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,63}\Z")
 
@@ -78,23 +72,6 @@ _MOMENT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
     r"(?:Z|[+-][0-9]{2}:?[0-9]{2})\Z"
 )
-
-# Fast paths: email-validator and phonenumbers take about 45 µs each. What these accept, the
-# libraries accept with the same result (property tests compare); the rest asks the library.
-_PLAIN_EMAIL = re.compile(
-    r"[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*@(?:[a-z0-9]+(?:-[a-z0-9]+)*\.)+[a-z]{2,}\Z"
-)
-_PLAIN_EMAIL_MAX = 63  # so that neither a label nor the local part can be too long
-_RESERVED_ENDINGS = tuple(f".{name}" for name in SPECIAL_USE_DOMAIN_NAMES if name != "test")
-_PLAIN_MOBILE = re.compile(r"\+467[02369][0-9]{7}\Z")
-_GROUPED = re.compile(r"\+?[0-9]+(?:[ -][0-9]+)*\Z")  # as a cashier types it: 070-000 00 01
-
-_EMAIL_MAX = 254  # octets of the whole address, RFC 5321 with RFC 3696's errata
-_PHONE_MAX = 40  # more than any spelling of fifteen digits needs; keeps the library's work small
-_PHONE_CHARACTERS = re.compile("[0-9 \u00a0()+./\u2010-\u2013-]+\\Z")
-
-_SWEDISH = re.compile(r"([0-9]{2})?([0-9]{6})([-+ ]?)([0-9]{4})\Z")
-_COORDINATION = 60  # is added to the day of birth in a coordination number
 
 
 @dataclass(frozen=True)
@@ -149,60 +126,13 @@ def custom(value: Any) -> str | int | float | bool | Wrong:
 
 
 def email(value: str) -> str | Wrong:
-    """Return an e-mail address with its domain in lower case; nothing is asked of the network.
-
-    Names under `.test` pass, other reserved ones do not. An international domain stays in the form
-    in which it was written.
-    """
-    if (
-        len(value) <= _PLAIN_EMAIL_MAX
-        and _PLAIN_EMAIL.match(value)
-        and not value.endswith(_RESERVED_ENDINGS)
-    ):
-        return value
-    if len(value) > _EMAIL_MAX:
-        return Wrong("BadEmail")
-    try:
-        found = validate_email(
-            value, check_deliverability=False, test_environment=True, strict=True
-        )
-    except EmailNotValidError:
-        return Wrong("BadEmail")
-    if "." not in found.ascii_domain:
-        return Wrong("BadEmail")
-    domain = found.ascii_domain if value.rpartition("@")[2].isascii() else found.domain
-    return f"{found.local_part}@{domain}"
+    """Return an e-mail address with its domain in lower case."""
+    return identifiers.email(value) or Wrong("BadEmail")
 
 
 def mobile_phone(value: str, region: str | None) -> str | Wrong:
-    """Return a phone number in E.164, e.g. `+46700000001`.
-
-    `region` (ISO 3166) is where a number without a country code belongs; without it such a number
-    is wrong. The number must be in a range that its country has given out: a digit too few is
-    found while the customer still stands there.
-    """
-    plain = _plain_mobile(value, region)
-    if plain is not None:
-        return plain
-    if len(value) > _PHONE_MAX or not _PHONE_CHARACTERS.match(value):
-        return Wrong("BadPhone")
-    try:
-        found = phonenumbers.parse(value, region)
-    except phonenumbers.NumberParseException:
-        return Wrong("BadPhone")
-    if not phonenumbers.is_valid_number(found):
-        return Wrong("BadPhone")
-    return phonenumbers.format_number(found, phonenumbers.PhoneNumberFormat.E164)
-
-
-def _plain_mobile(value: str, region: str | None) -> str | None:
-    """Return a Swedish mobile number in E.164, or None if the library has to look at it."""
-    if not _GROUPED.match(value):
-        return None
-    digits = value.replace(" ", "").replace("-", "")
-    if region == "SE" and digits.startswith("07"):
-        digits = "+46" + digits[1:]
-    return digits if _PLAIN_MOBILE.match(digits) else None
+    """Return a phone number in E.164; `region` is where one without a country code belongs."""
+    return identifiers.mobile_phone(value, region) or Wrong("BadPhone")
 
 
 def birth_day(value: str, today: date) -> str | Wrong:
@@ -215,31 +145,12 @@ def birth_day(value: str, today: date) -> str | Wrong:
         return Wrong("BadBirthDay")
     if day > today:
         return Wrong("BirthDayInFuture")
-    return Wrong("BirthDayTooEarly") if day < _EARLIEST else value
+    return Wrong("BirthDayTooEarly") if day < identifiers.EARLIEST_BIRTH else value
 
 
 def personal_number(value: str, today: date) -> str | Wrong:
-    """Return a Swedish or Finnish personal number; the form decides which of them it is.
-
-    Swedish personal and coordination numbers, 10 or 12 digits, become 12 digits without a sign:
-    `198112289874`. Ten digits mean somebody under 100 years, with `+` somebody who turns 100 this
-    year or has done so. Finnish codes keep their sign and are in upper case: `131052-308T`; those
-    with the individual number 900 to 999, which are for tests, pass.
-    """
-    match = _SWEDISH.match(value)
-    if match is not None:
-        century, birth, sign, serial = match.groups()
-        digits = _twelve_digits(century, birth, sign, serial, today)
-        if digits is None or not luhn.is_valid(digits[2:]):
-            return Wrong("BadPersonalNumber")
-        return digits
-    code = _finnish_code(value)
-    if code is None:
-        return Wrong("BadPersonalNumber")
-    century = 2000 if code[6] in "ABCDEF" else 1900
-    birth = code[4:6] + code[2:4] + code[:2]
-    is_born = code[6] != "+" and _day_of(century + int(birth[:2]), birth, today) is not None
-    return code if is_born else Wrong("BadPersonalNumber")
+    """Return a Swedish personal number in 12 digits, or a Finnish one with its sign."""
+    return identifiers.personal_number(value, today) or Wrong("BadPersonalNumber")
 
 
 def age_of(born: date, today: date) -> int:
@@ -254,10 +165,7 @@ def born_by(name: str, value: str) -> date:
     """
     if name == "birthDay":
         return date.fromisoformat(value)
-    if value.isdigit():  # Swedish, twelve digits
-        return _date(int(value[:4]), value[2:8])
-    century = 2000 if value[6] in "ABCDEF" else 1900
-    return _date(century + int(value[4:6]), value[4:6] + value[2:4] + value[:2])
+    return identifiers.born_on(value)
 
 
 def country_code(value: str) -> str | Wrong:
@@ -348,42 +256,3 @@ _CONSENT_CHECKS = {
     "source": text,
     "comment": text,
 }
-
-
-def _twelve_digits(
-    century: str | None, birth: str, sign: str, serial: str, today: date
-) -> str | None:
-    """Return year, month, day as written and the last four, or None if there is no such day."""
-    if century is not None:
-        year = int(century + birth[:2])
-    else:
-        year = today.year - (today.year - int(birth[:2])) % 100
-        if sign == "+" or _day_of(year, birth, today) is None:
-            year -= 100
-    if _day_of(year, birth, today) is None:
-        return None
-    return f"{year}{birth[2:]}{serial}"
-
-
-def _finnish_code(value: str) -> str | None:
-    if len(value) != 11:
-        return None
-    try:
-        code = str(hetu.validate(value, allow_temporary=True))
-    except ValidationError:
-        return None
-    return code if code.isascii() else None  # the library takes digits of other scripts, too
-
-
-def _day_of(year: int, birth: str, today: date) -> date | None:
-    try:
-        born = _date(year, birth)
-    except ValueError:
-        return None
-    return born if _EARLIEST <= born <= today else None
-
-
-def _date(year: int, birth: str) -> date:
-    """Return the day of YYMMDD in a year; a coordination number has 60 added to the day."""
-    day = int(birth[4:])
-    return date(year, int(birth[2:4]), day - _COORDINATION if day > _COORDINATION else day)

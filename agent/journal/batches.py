@@ -451,12 +451,14 @@ def settle(
     fault: Fault | None,
     contact_id: str | None,
     contact_type: str | None,
+    keys: Sequence[Key] = (),
     now: str,
     verifies: bool,
 ) -> tuple[Change, ...]:
     """Confirm a contact's changes, or reject them with a fault; gives them as they stand now.
 
-    One that the disk has damaged is rejected whatever was found: nobody can say what it asked for.
+    `keys`: those that Engage's contact has beside what was sent. A change that the disk has damaged
+    is rejected whatever was found: nobody can say what it asked for.
     """
     number, lane = item.batch.number, item.entry.lane
     has_contact = contacts.get(db, lane).contact_id is not None
@@ -469,13 +471,14 @@ def settle(
         db.execute(_SETTLE, (target, holds, changes.fault_text(found), now, row["seq"]))
         changes.add_attempt(db, row["seq"], _verification(found, now))
         if payload:
-            _settle_keys(db, lane, row["seq"], kind, payload, found)
+            _settle_keys(db, lane, row["seq"], kind, payload, found, now)
     db.execute(
         "UPDATE batch_contacts SET settled = 1 WHERE batch = ? AND position = ?",
         (number, item.entry.position),
     )
     if contact_id:
-        contacts.learn(db, lane, contact_id, contact_type)
+        lane = contacts.learn(db, lane, contact_id, contact_type)
+        contacts.hear_keys(db, lane, keys, now)
     _close_if_settled(db, number, now)
     return tuple(changes.find_by_seq(db, row["seq"]) for row in rows)
 
@@ -492,14 +495,20 @@ def _verification(fault: Fault | None, now: str) -> changes.Attempt:
 
 
 def _settle_keys(
-    db: Connection, lane: int, seq: int, kind: Kind, payload: Payload, fault: Fault | None
+    db: Connection,
+    lane: int,
+    seq: int,
+    kind: Kind,
+    payload: Payload,
+    fault: Fault | None,
+    now: str,
 ) -> None:
     """A contact has the keys that Engage holds: those that were taken, not those refused."""
     held = [key for key in keys_of(payload.attributes) if _is_held(key, fault)]
     if fault is not None and kind is not Kind.CREATE:
         contacts.drop_keys_of_change(db, lane, seq)
-        contacts.put_keys(db, lane, held, seq)
-    contacts.move_keys(db, lane, held, seq)
+        contacts.put_keys(db, lane, held, seq, now)
+    contacts.settle_keys(db, lane, held, () if fault else payload.clear, seq, now)
 
 
 def _is_held(key: Key, fault: Fault | None) -> bool:
@@ -523,3 +532,25 @@ def _close_if_settled(db: Connection, number: int, now: str) -> None:
 def forget_waits(db: Connection) -> None:
     """After the machine was started anew its monotonic clock means something else: all is due."""
     db.execute("UPDATE batch_contacts SET due = 0 WHERE settled = 0 AND due > 0")
+
+
+# --- erasing ------------------------------------------------------------------------------------
+
+_SETTLED_CONTACTS = """
+SELECT bc.batch, bc.position FROM batches b JOIN batch_contacts bc ON bc.batch = b.number
+ WHERE b.state = 'settled' AND b.settled_at < ? LIMIT ?"""
+_DROP_CONTACT = "DELETE FROM batch_contacts WHERE batch = ? AND position = ?"
+_FORGET_RECEIPTS = """
+UPDATE batches SET receipt = NULL
+ WHERE receipt IS NOT NULL AND state = 'settled' AND settled_at < ?"""
+
+
+def prune_contacts(db: Connection, before: str, limit: int) -> int:
+    """Erase who was in batches that were settled before a moment, and what Engage said to them.
+
+    Gives how many contacts, at most `limit`; names and numbers of the batches stay.
+    """
+    found = db.execute(_SETTLED_CONTACTS, (before, limit)).fetchall()
+    db.executemany(_DROP_CONTACT, [tuple(row) for row in found])
+    db.execute(_FORGET_RECEIPTS, (before,))
+    return len(found)

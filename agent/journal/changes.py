@@ -153,7 +153,7 @@ def _insert(
             "by_file": foldable(request.kind, request.payload),
         },
     ).fetchone()["seq"]
-    contacts.put_keys(db, contact.lane, keys, seq)
+    contacts.put_keys(db, contact.lane, keys, seq, request.now_text)
     return Change(
         seq=seq,
         id=change_id,
@@ -257,6 +257,13 @@ def open_of_lane(db: Connection, lane: int) -> tuple[Change, ...]:
     """Give the changes of a contact that are not settled yet, in capture order."""
     rows = db.execute(f"{_SELECT} WHERE ch.lane = ? AND ch.holds = 1 ORDER BY ch.seq", (lane,))
     return tuple(_change(row) for row in rows)
+
+
+def of_lane_exist(db: Connection, lane: int) -> bool:
+    """Say whether there is any change of a contact, settled or not."""
+    return (
+        db.execute("SELECT 1 FROM changes WHERE lane = ? LIMIT 1", (lane,)).fetchone() is not None
+    )
 
 
 def blocker(db: Connection, change: Change) -> Change | None:
@@ -478,6 +485,9 @@ class Settlement:
     contact_id: str | None = None  # Engage's GUID, if it was learnt
     contact_type: str | None = None
     contact_gone: bool = False  # Engage does not know the stored GUID any more
+    keys: tuple[
+        Key, ...
+    ] = ()  # those of the contact that Engage's answer tells beside what was sent
     step: int | None = None
     alone: bool = False
     existed: bool = False
@@ -532,10 +542,12 @@ def settle(
         check_moved(done.rowcount, change, settlement.move)
         add_attempt(db, change.seq, settlement.attempt)
         if target is State.DELIVERED:
-            contacts.move_keys(db, lane, keys_of(change.payload.attributes), change.seq)
+            held, cleared = keys_of(change.payload.attributes), change.payload.clear
+            contacts.settle_keys(db, lane, held, cleared, change.seq, settlement.attempt.ended_at)
         elif target is State.REJECTED and change.kind is not Kind.CREATE:
             # They are somebody else's, or nobody's, until it is sent again.
             contacts.drop_keys_of_change(db, lane, change.seq)
+    contacts.hear_keys(db, lane, settlement.keys, settlement.attempt.ended_at)
     return tuple(find(db, change.id) for change in claim.changes)
 
 
@@ -616,7 +628,7 @@ def retry(db: Connection, change_id: str) -> Change:
     if change.state is State.REJECTED:
         check_moved(db.execute(_RETRY, (change.seq,)).rowcount, change, states.RETRY)
         keys = keys_of(change.payload.attributes)
-        contacts.put_keys(db, change.contact.lane, keys, change.seq)
+        contacts.put_keys(db, change.contact.lane, keys, change.seq, change.created_at)
     elif change.state is State.WAITING:
         db.execute(_RETRY_NOW, (change.seq,))
     else:
@@ -741,6 +753,17 @@ def prune(db: Connection, before: str, limit: int) -> int:
     seqs = [row["seq"] for row in db.execute(query, (*final, before, limit))]
     delete(db, seqs)
     return len(seqs)
+
+
+_REDATE = "UPDATE changes SET settled_at = ? WHERE settled_at > ?"
+
+
+def redate(db: Connection, after: str, now: str) -> int:
+    """Count the age of what bears a date that has not come yet from now; gives how many.
+
+    The till's clock was wrong when they were settled; they would stay until that date.
+    """
+    return db.execute(_REDATE, (now, after)).rowcount
 
 
 def delete(db: Connection, seqs: Iterable[int]) -> None:

@@ -282,6 +282,25 @@ class Database:
         task = asyncio.get_running_loop().create_task(_close_all(reader, writer))
         task.add_done_callback(lambda done: done.exception())
 
+    async def scrub(self) -> bool:
+        """Empty the -wal, so that what was erased does not stand there any more.
+
+        Erased bytes are overwritten when the database file is written (secure_delete), but the -wal
+        keeps the pages as they were before until it is used again from its start. Gives False while
+        a foreign program reads the journal and so holds it back. Raises JournalUnavailable.
+        """
+        # Our own reader must not hold it back; it reads for milliseconds.
+        async with self._reading:
+            if self._writer is None:
+                raise JournalUnavailable
+            try:
+                return await self._writer.run(_truncate_wal)
+            except self.driver.module.Error as error:
+                raise JournalUnavailable(
+                    f"The journal's -wal cannot be emptied ({error}). What was erased may still "
+                    "stand in it until it is written anew."
+                ) from error
+
     # --- reading ------------------------------------------------------------------------------
 
     async def read(self, work: Work[T]) -> T:
@@ -321,11 +340,18 @@ def _primary_code(error: BaseException) -> int | None:
     return code & 0xFF if isinstance(code, int) else None
 
 
+def _truncate_wal(db: Connection) -> bool:
+    is_busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not is_busy
+
+
 def _prepare(db: Connection, *, check: bool) -> None:
     db.execute("PRAGMA foreign_keys = ON")
     mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA journal_size_limit = 16777216")
+    # What is erased is overwritten; Debian's SQLite does so by itself, others do not.
+    db.execute("PRAGMA secure_delete = ON").fetchone()
     level = db.execute("PRAGMA synchronous").fetchone()[0]
     if mode != "wal" or level != 2:
         raise JournalUnavailable(

@@ -104,6 +104,10 @@ class Journal:
         """Run one of this folder's reading functions."""
         return await self.database.read(work)
 
+    async def scrub(self) -> bool:
+        """Write what was erased through to the file; False while a foreign reader prevents it."""
+        return await self.database.scrub()
+
     async def record(self, request: changes.Request) -> changes.Recorded:
         """Store what the POS asked for, before it is answered.
 

@@ -83,6 +83,7 @@ _TRIM = """
 DELETE FROM served WHERE rowid IN (SELECT rowid FROM served
   WHERE (shelf = 'shown') = (:shelf = 'shown') ORDER BY used DESC LIMIT -1 OFFSET :limit)"""
 _ERASE_OLD = f"DELETE FROM served WHERE shelf = :shelf AND {_AGE} > :limit"
+_ERASE_CONTACT = "DELETE FROM served WHERE contact = ? AND fetched_at < ?"
 _LAST_ATTEMPT = "SELECT coalesce(max(number), 0) AS number FROM attempts"
 _PROGRESS = """
 SELECT (SELECT coalesce(max(seq), 0) FROM changes) AS newest,
@@ -133,8 +134,11 @@ def erase_old(db: Connection, limits_s: Mapping[Shelf, float], moment: Moment) -
     )
 
 
-def erase_contact(db: Connection, public_id: str) -> None:
-    """Erase everything kept of a contact, whichever of its names it was kept under."""
+def erase_contact(db: Connection, public_id: str, before: str = "9") -> int:
+    """Erase everything kept of a contact, whichever of its names it was kept under.
+
+    `before`: only what was fetched earlier than that (UTC, ISO 8601). Gives how many answers.
+    """
     names = {public_id.lower()}
     if contact := contacts.find(db, public_id):
         rows = db.execute(
@@ -143,7 +147,7 @@ def erase_contact(db: Connection, public_id: str) -> None:
         names.update(row["ref"] for row in rows)
         if contact.contact_id:
             names.add(contact.contact_id)
-    db.executemany("DELETE FROM served WHERE contact = ?", [(name,) for name in names])
+    return sum(db.execute(_ERASE_CONTACT, (name, before)).rowcount for name in names)
 
 
 def _clocks(moment: Moment) -> dict[str, Any]:

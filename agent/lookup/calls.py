@@ -14,7 +14,8 @@ from agent.journal.journal import Journal
 from agent.lookup import overlay
 from agent.lookup.cache import Cache
 from agent.lookup.freshness import Provenance, matches
-from agent.lookup.identify import Identifier
+from agent.lookup.identify import Digest, Identifier
+from agent.lookup.naming import Naming
 from agent.lookup.profiles import Profiles
 from agent.lookup.purchases import Lists
 from agent.lookup.reading import PATIENCE_S, Answered, Reader
@@ -27,7 +28,8 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 class LookupCalls:
-    """The reading calls; `problem` is intake's way to answer an error."""
+    """The reading calls; `problem` is intake's way to answer an error, `digest` the register's to
+    have a key."""
 
     def __init__(
         self,
@@ -36,13 +38,16 @@ class LookupCalls:
         client: EngageClient,
         clock: Clock,
         problem: Problem,
+        digest: Digest,
     ) -> None:
         self.cache = Cache(config.cache, journal, clock)
         self._reader = Reader(journal, client, self.cache)
-        self._identifier = Identifier(config, journal, client, self.cache, clock)
-        self._lists = Lists(journal, self._reader)
+        self._identifier = Identifier(config, journal, client, self.cache, clock, digest)
+        naming = Naming(journal, client, config.engage)
+        region = config.engage.phone_region
+        self.profiles = Profiles(journal, self._reader, self.cache, naming, phone_region=region)
+        self._lists = Lists(journal, self._reader, self.profiles)
         self._problem = problem
-        self.profiles = Profiles(journal, self._reader, self.cache)
 
     async def close(self) -> None:
         """End the questions under way."""
@@ -66,7 +71,7 @@ class LookupCalls:
             return self._refused(error, request)
         if found.public_id is None:
             return self._not_found(found.provenance, request)
-        headers = {**_NO_STORE, "Agent-Source": str(found.provenance.source)}
+        headers = {**_NO_STORE, **found.provenance.headers()}
         return web.json_response(found.public_id, headers=headers)
 
     async def contact(self, request: web.Request) -> web.Response:

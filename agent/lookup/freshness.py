@@ -13,6 +13,7 @@ class Source(StrEnum):
     ENGAGE = "engage"  # asked just now
     CACHE = "cache"  # what Engage said a while ago
     JOURNAL = "journal"  # this till alone: Engage does not know it yet, or cannot be asked
+    REGISTER = "register"  # Engage's member export, while Engage itself cannot be asked
 
 
 def is_fresh(age_s: float, ttl_s: float) -> bool:
@@ -40,7 +41,8 @@ class Provenance:
     def headers(self) -> dict[str, str]:
         """Give the headers that tell it."""
         headers = {"Agent-Source": str(self.source)}
-        if self.source is not Source.JOURNAL:
+        # What only this till knows has no age: it is so now.
+        if self.source is not Source.JOURNAL or self.stale_because:
             headers["Age"] = str(max(0, math.floor(self.age_s)))
             headers["Cache-Status"] = self.cache_status()
         return headers

@@ -1,15 +1,16 @@
-"""Key → contactId or ref: asks Engage where it can, the journal where it cannot.
+"""Key → contactId or ref: asks Engage where it can, what this till knows where it cannot.
 
 "Not found" is an answer with consequences, a sign-up that may be a double: it is given only when
-Engage itself said so and no open change of this till carries the key.
+Engage itself said so and no open change of this till carries the key. What this till knows by
+itself is marked so, with its age.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 from agent.change import State
@@ -29,17 +30,20 @@ from agent.errors import (
     RouteError,
     SeveralMatch,
 )
-from agent.journal import changes, contacts
+from agent.identifiers import key_as_stored, key_that_any_means
+from agent.journal import changes, contacts, recognising, register, served
 from agent.journal.driver import Connection
 from agent.journal.journal import Journal
-from agent.lookup.asking import Flights, refuse_offline
+from agent.journal.recognising import Asked, Person, Word
+from agent.lookup.asking import EngageOffline, Flights, refuse_offline
 from agent.lookup.cache import Cache
 from agent.lookup.freshness import Provenance, Source
 
 # The parameters of GET /contacts/id (Engage's docs, "Find contact"); contactType only narrows.
 PARAMETERS = ("email", "mobilePhone", "socialSecurityNumber", "customKey", "any")
 
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+\Z")  # nothing else that can be looked for has an @
+# A key → how the register has it; None where no export is read.
+Digest = Callable[[Key], int | None]
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,20 @@ class Identifier:
     """Answers GET /contacts/id."""
 
     def __init__(
-        self, config: Config, journal: Journal, client: EngageClient, cache: Cache, clock: Clock
+        self,
+        config: Config,
+        journal: Journal,
+        client: EngageClient,
+        cache: Cache,
+        clock: Clock,
+        digest: Digest,
     ) -> None:
         self._config = config
         self._journal = journal
         self._client = client
         self._cache = cache
         self._clock = clock
+        self._digest = digest
         self._flights = Flights()
 
     async def close(self) -> None:
@@ -86,16 +97,13 @@ class Identifier:
         if absent_s is not None:
             return await self._not_found(keys, coming, Source.CACHE, absent_s)
         try:
-            found = await self._ask_engage(wanted, keys, wait_s)
+            found = await self._ask_engage(wanted, wait_s)
         except SeveralMatch as error:
             raise MultipleMatches(error.contact_ids) from error
         except Refused:
             raise
         except RouteError as error:
-            known = await self._journal.read(partial(_known, keys=keys))
-            if known is None:
-                raise EngageUnreachable from error
-            return Identified(known.public_id, Provenance(Source.JOURNAL))
+            return await self._without_engage(wanted, error)
         if found is not None:
             return Identified(found, Provenance(Source.ENGAGE))
         return await self._not_found(keys, coming, Source.ENGAGE)
@@ -112,9 +120,7 @@ class Identifier:
             return Identified(pending.public_id, Provenance(Source.JOURNAL))
         return Identified(None, Provenance(source, age_s, self._cache.absent_ttl_s))
 
-    async def _ask_engage(
-        self, wanted: Mapping[str, str], keys: tuple[Key, ...], wait_s: float
-    ) -> str | None:
+    async def _ask_engage(self, wanted: Mapping[str, str], wait_s: float) -> str | None:
         """Ask together with all who want the same and know as much.
 
         Whoever comes after a change was recorded or delivered must not hear an answer from before.
@@ -124,70 +130,137 @@ class Identifier:
         progress = await self._cache.progress()
 
         async def look_up() -> str | None:
+            asked_after = await self._journal.read(served.last_attempt)
             found = await self._client.call("GET", "/contacts/id", answers.looked_up, query=wanted)
             if found is None:
                 self._cache.note_absent(question, progress)
-            else:
-                await self._remember(wanted, keys, found)
+            await self._learn(wanted, found, asked_after)
             return found
 
         found, _ = await self._flights.join((question, progress), look_up, wait_s)
         return found
 
-    def _keys(self, wanted: Mapping[str, str]) -> tuple[Key, ...]:
-        """Give the keys that a question may mean; `any` may mean each of them."""
-        keys = []
+    # --- without Engage -------------------------------------------------------------------------
+
+    async def _without_engage(self, wanted: Mapping[str, str], error: RouteError) -> Identified:
+        """Answer from what this till knows. Raises MultipleMatches and EngageUnreachable."""
+        asked = self._asked(wanted)
+        people = await self._journal.read(
+            partial(recognising.recognise, asked=asked, contact_type=wanted.get("contactType"))
+        )
+        person = self._single(people, asked)
+        if person is None:
+            raise EngageUnreachable from error
+        public_id = person.public_id or await self._ref_for(person, asked, error)
+        why = "offline" if isinstance(error, EngageOffline) else "engage-failed"
+        return Identified(public_id, self._provenance(person, why))
+
+    def _single(self, people: tuple[Person, ...], asked: tuple[Asked, ...]) -> Person | None:
+        if len(people) <= 1:
+            return people[0] if people else None
+        if any(each.key.name == self._config.engage.contact_key for each in asked):
+            # A sign-up on its way is the same person as whoever has its key: it is joined to them.
+            coming = [each for each in people if each.word is Word.OPEN and not each.contact_id]
+            if coming:
+                return coming[0]
+        ids = sorted(public_id for each in people if (public_id := each.public_id))
+        raise MultipleMatches(ids)
+
+    async def _ref_for(self, person: Person, asked: tuple[Asked, ...], error: RouteError) -> str:
+        """Give a ref to a member whose GUID the export did not tell, so that it can be used."""
+        assert person.member is not None  # noqa: S101 - else it has a contact, and that a ref
+        keys = tuple(each.key for each in asked)
+        now = to_text(self._clock.now())
+        try:
+            contact = await self._journal.write(
+                partial(register.give_ref, member=person.member, keys=keys, now=now)
+            )
+        except (JournalError, JournalFull, Overloaded):
+            raise EngageUnreachable from error
+        return contact.ref
+
+    def _provenance(self, person: Person, why: str) -> Provenance:
+        if person.word is Word.OPEN:
+            return Provenance(Source.JOURNAL)
+        source = Source.REGISTER if person.word is Word.EXPORT else Source.JOURNAL
+        age = self._clock.now() - datetime.fromisoformat(person.told_at)
+        return Provenance(source, abs(age.total_seconds()), stale_because=why)
+
+    def _asked(self, wanted: Mapping[str, str]) -> tuple[Asked, ...]:
+        settings, today = self._config.engage, self._clock.now().astimezone().date()
+        asked = []
         for name, value in wanted.items():
             if name == "customKey":
-                names: tuple[str, ...] = (self._config.engage.custom_key,)
+                key = Key(settings.custom_key, comparable(settings.custom_key, value))
             elif name == "any":
-                names = KEY_ATTRIBUTES
+                key = key_that_any_means(value, settings.custom_key, settings.phone_region, today)
             elif name in KEY_ATTRIBUTES:
-                names = (name,)
+                key = key_as_stored(name, value, settings.phone_region, today)
             else:
                 continue
-            keys += [Key(each, comparable(each, value)) for each in names]
-        return tuple(keys)
+            asked.append(Asked(key, self._digest(key)))
+        return tuple(asked)
 
-    async def _remember(
-        self, wanted: Mapping[str, str], keys: tuple[Key, ...], contact_id: str
-    ) -> None:
-        """Keep the GUID for the next update, where it is sure which key belongs to it."""
-        key = _sure_key(wanted, keys)
-        if key is None:
+    # --- with Engage ----------------------------------------------------------------------------
+
+    def _keys(self, wanted: Mapping[str, str]) -> tuple[Key, ...]:
+        """Give the keys that a question may mean; `any` may mean each of them."""
+        keys = [each.key for each in self._asked(wanted)]
+        if "any" in wanted:
+            keys += [Key(name, comparable(name, wanted["any"])) for name in KEY_ATTRIBUTES]
+        return tuple(dict.fromkeys(keys))
+
+    async def _learn(self, wanted: Mapping[str, str], found: str | None, asked_after: int) -> None:
+        """Keep what Engage said of a key; with one typed key it is sure what belongs to it."""
+        asked = self._asked(wanted)
+        kind = wanted.get("contactType")
+        # The export has Members only: that there is nobody of another type says nothing of them.
+        # `any` is tried as an e-mail address first, whatever else the value could be.
+        is_sure = len(asked) == 1 and ("any" not in wanted or asked[0].key.name == "email")
+        if not is_sure or (found is None and kind and kind.casefold() != "member"):
             return
-        now = to_text(self._clock.now())
-        work = partial(
-            contacts.remember,
-            key=key,
-            contact_id=contact_id,
-            contact_type=wanted.get("contactType"),
-            now=now,
-        )
         # Engage's answer is good all the same; the page says what is wrong with the journal.
         with contextlib.suppress(JournalError, JournalFull, Overloaded):
-            await self._journal.write(work)
+            if found is None:
+                if await self._journal.read(partial(register.has, asked=asked[0])):
+                    await self._journal.write(partial(register.correct, asked=asked[0]))
+                return
+            await self._journal.write(
+                partial(
+                    _remember,
+                    asked=asked[0],
+                    contact_id=found,
+                    contact_type=kind,
+                    contact_key=self._config.engage.contact_key,
+                    asked_after=asked_after,
+                    now=to_text(self._clock.now()),
+                )
+            )
+
+
+def _remember(
+    db: Connection,
+    asked: Asked,
+    contact_id: str,
+    contact_type: str | None,
+    contact_key: str,
+    asked_after: int,
+    now: str,
+) -> None:
+    register.correct(db, asked, contact_id)
+    contacts.remember(
+        db,
+        asked.key,
+        contact_id,
+        contact_type,
+        contact_key=contact_key,
+        asked_after=asked_after,
+        now=now,
+    )
 
 
 def _question(wanted: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(wanted.items()))
-
-
-def _sure_key(wanted: Mapping[str, str], keys: tuple[Key, ...]) -> Key | None:
-    """Give the key by which Engage found somebody; None where it may have been another.
-
-    `any` is tried as an e-mail address first, and stops at the first kind for which the value is a
-    valid one (Engage's docs, "Find contact").
-    """
-    typed = [name for name in PARAMETERS if name in wanted]
-    if typed == ["any"] and _EMAIL.match(wanted["any"].strip()):
-        return Key("email", comparable("email", wanted["any"]))
-    return keys[0] if len(keys) == 1 else None
-
-
-def _known(db: Connection, keys: tuple[Key, ...]) -> Contact | None:
-    found = [contact for key in keys if (contact := contacts.find_by_key(db, key))]
-    return found[0] if found else None
 
 
 def _with_open_change(db: Connection, keys: tuple[Key, ...]) -> Contact | None:

@@ -21,9 +21,10 @@ from agent.lookup.reading import Answered, Question, Reader
 class Lists:
     """Answers GET /contacts/transactions and GET /promotion-assignments."""
 
-    def __init__(self, journal: Journal, reader: Reader) -> None:
+    def __init__(self, journal: Journal, reader: Reader, profiles: Profiles) -> None:
         self._journal = journal
         self._reader = reader
+        self._profiles = profiles
 
     async def purchases(self, query: Mapping[str, str]) -> Answered:
         """Give a contact's purchases and returns, `{count, offset, totalCount, items}`."""
@@ -60,7 +61,7 @@ class Lists:
         if not public_id:
             raise MalformedRequest("Say whose: `contactId` is missing.")
         contact, own = await self._journal.read(partial(served.own, public_id=public_id))
-        contact_id = contact.contact_id if contact else Profiles.guid(public_id)
+        contact_id = await self._profiles.contact_id(contact, public_id)
         if contact_id is None:
             if contact is None:
                 raise NotFound(UNKNOWN_HERE)

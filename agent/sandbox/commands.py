@@ -54,6 +54,7 @@ def add_parser(
     for name, about in _SIMPLE.items():
         _add_common_options(commands.add_parser(name, help=about, description=about))
     _add_fault_parser(commands)
+    _add_export_parser(commands)
     return parser
 
 
@@ -142,7 +143,7 @@ def _add_fault_parser(
     parser = commands.add_parser("fault", help="switch a fault on; `faults` lists the kinds")
     _add_common_options(parser)
     parser.add_argument("kind", metavar="KIND")
-    parser.add_argument("--target", help="engage, sftp or importer")
+    parser.add_argument("--target", help="engage, sftp, importer or exporter")
     parser.add_argument("--times", type=int, help="how many times it hits")
     parser.add_argument("--share", type=float, help="probability of a hit, 0 to 1")
     parser.add_argument("--for-s", type=float, help="seconds until it ends by itself")
@@ -159,6 +160,21 @@ def _add_fault_parser(
     parser.add_argument("--after-bytes", type=int)
     parser.add_argument("--keys", nargs="+", metavar="KEY", help="keys of contacts to skip")
     parser.add_argument("--every", type=int, help="skip every n-th contact")
+
+
+def _add_export_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    about = "write the member export: what is new, updated and deleted since the last one"
+    parser = commands.add_parser("export", help=about, description=about)
+    _add_common_options(parser)
+    parser.add_argument("--full", action="store_true", help="all members, as new")
+    parser.add_argument(
+        "--without-ids", action="store_true", help="without the contactId of each member"
+    )
+    parser.add_argument(
+        "--per-file", type=int, default=10_000, metavar="N", help="contacts in one file"
+    )
 
 
 _FAULT_OPTIONS = (
@@ -256,6 +272,7 @@ SFTP       {sandbox.sftp_host}:{sandbox.sftp_port}   user: {sandbox.sftp_usernam
 password: {sandbox.sftp_password}
   or key   {sandbox.sftp_private_key_file}
   folder   {sandbox.import_directory}
+  export   {sandbox.export_directory}
   host key {sandbox.host_key_fingerprint}
   known_hosts line:
   {sandbox.host_key_line}
@@ -353,6 +370,12 @@ def _import(args: argparse.Namespace) -> int:
     return _show(args, answer, lambda: f"Files imported: {answer['files']}.")
 
 
+def _export(args: argparse.Namespace) -> int:
+    wish = {"full": args.full, "withIds": not args.without_ids, "perFile": args.per_file}
+    answer = _call(args, "POST", "/export", wish)
+    return _show(args, answer, lambda: "\n".join(answer["files"]) or "No news, so no file.")
+
+
 def _reset(args: argparse.Namespace) -> int:
     answer = _call(args, "POST", "/reset")
     return _show(args, answer, lambda: "Everything is forgotten; all faults are off.")
@@ -368,6 +391,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "counts": _counts,
     "log": _log,
     "import": _import,
+    "export": _export,
     "reset": _reset,
 }
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _STOP_S = 0.2
 _NAMES = {HOST, "localhost"}
+_EXPORT_WISHES = {"full": False, "withIds": True, "perFile": 10_000}
 
 
 class _RefusedError(Exception):
@@ -180,6 +181,17 @@ class ControlServer:
         """Run the importer once."""
         return {"files": await self._sandbox.import_now()}
 
+    async def export_now(self, request: web.BaseRequest) -> Any:
+        """Write the member export: `{full?, withIds?, perFile?}`; returns `{files: [names]}`."""
+        wish = await _json_object(request) if request.can_read_body else {}
+        full, with_ids, per_file = (wish.get(name, usual) for name, usual in _EXPORT_WISHES.items())
+        if not (isinstance(full, bool) and isinstance(with_ids, bool)):
+            raise _RefusedError(400, "full and withIds must be true or false.")
+        if isinstance(per_file, bool) or not isinstance(per_file, int) or per_file < 1:
+            raise _RefusedError(400, "perFile must be a whole number above 0.")
+        files = self._sandbox.export_now(full=full, with_ids=with_ids, per_file=per_file)
+        return {"files": files}
+
     async def reset(self, request: web.BaseRequest) -> Any:
         """Forget everything and switch all faults off."""
         self._sandbox.reset()
@@ -200,6 +212,7 @@ _CALLS: dict[tuple[str, str], _Handler] = {
     ("GET", "/counts"): ControlServer.counts,
     ("GET", "/log"): ControlServer.log,
     ("POST", "/import"): ControlServer.import_now,
+    ("POST", "/export"): ControlServer.export_now,
     ("POST", "/reset"): ControlServer.reset,
 }
 

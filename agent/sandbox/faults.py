@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-TARGETS = ("engage", "sftp", "importer")
+TARGETS = ("engage", "sftp", "importer", "exporter")
 
 _VERSION = re.compile(r"/api/v\d+(?=/)")
 
@@ -217,6 +217,9 @@ _SFTP = (
     Kind("sftp", "no_posix_rename", "does not know posix-rename"),
     Kind("sftp", "host_key_changed", "shows another host key"),
     Kind("sftp", "folder_missing", "the import folder is not there"),
+    Kind("sftp", "export_missing", "the folder of the member export is not there"),
+    Kind("sftp", "hang_read", "stops answering after after_bytes of a file", {"after_bytes": 0}),
+    Kind("sftp", "cut_read", "cuts the line after after_bytes of a file", {"after_bytes": 0}),
     Kind("sftp", "read_only", "nothing can be written, renamed or removed"),
 )
 
@@ -232,10 +235,17 @@ _IMPORTER = (
     Kind("importer", "takes_at_once", "takes a file before the rename is answered"),
 )
 
+_EXPORTER = (
+    Kind("exporter", "cut_off", "the next file ends in the middle"),
+    Kind("exporter", "not_xml", "the next file holds no XML"),
+    Kind("exporter", "bomb", "the next file has entities that would unpack to gigabytes"),
+)
+
 KINDS: dict[str, dict[str, Kind]] = {
     "engage": {kind.name: kind for kind in _ENGAGE},
     "sftp": {kind.name: kind for kind in _SFTP},
     "importer": {kind.name: kind for kind in _IMPORTER},
+    "exporter": {kind.name: kind for kind in _EXPORTER},
 }
 
 # These change how a request is worked on and can be joined with any other fault.
@@ -278,7 +288,7 @@ class Faults:
 
         Args:
             kind: One of `KINDS[target]`.
-            target: `engage`, `sftp` or `importer`; without it, the first that has such a kind.
+            target: One of `TARGETS`; without it, the first that has such a kind.
             given: The kind's parameters and its limits: `times`, `share`, `for_s`, `method`,
                 `path`.
 

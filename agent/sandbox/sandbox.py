@@ -1,4 +1,4 @@
-"""The whole sandbox: Engage, the SFTP server, the importer and the control port, as one object."""
+"""The whole sandbox: Engage, the SFTP server, its import and export, and the control port."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, Self
 from agent.sandbox.control import ControlServer
 from agent.sandbox.engage import Demands, EngageServer, LoggedRequest
 from agent.sandbox.errors import EngageError
+from agent.sandbox.exporter import PER_FILE, Exporter
 from agent.sandbox.faults import Fault, Faults
 from agent.sandbox.importer import ImportedFile, Importer
 from agent.sandbox.listener import HOST
@@ -55,6 +56,7 @@ class Sandbox:
         bulk_delay_s: float = 0.2,
         import_every_s: float = 2.0,
         import_directory: str = "/integration/contactImport",
+        export_directory: str = "/integration/customerExport",
         sftp_username: str = "sandbox",
         sftp_password: str = "sandbox-password",  # noqa: S107 - guards nothing, and is printed
         authorized_keys: Iterable[str] = (),
@@ -83,6 +85,7 @@ class Sandbox:
             bulk_delay_s: How long bulk calls stay queued.
             import_every_s: How often the importer looks; 0 only on `import_now()`.
             import_directory: Where it looks, as an SFTP client sees it.
+            export_directory: Where the member export is written, as an SFTP client sees it.
             sftp_username: Of the one SFTP account.
             sftp_password: Of the one SFTP account.
             authorized_keys: Public keys that may log in, as lines.
@@ -93,6 +96,7 @@ class Sandbox:
         self.directory = directory
         self.api_key = api_key
         self.import_directory = import_directory
+        self.export_directory = export_directory
         self.sftp_username = sftp_username
         self.sftp_password = sftp_password
         self.is_down = False
@@ -114,6 +118,7 @@ class Sandbox:
         self._faults = Faults(seed=seed, on_change=self._apply)
         self._register = Register(self.tenant, on_change=self._mark_dirty)
         self._importer = Importer(self.import_path, self._register, self._faults)
+        self._exporter = Exporter(self.export_path, self._register, self._faults)
         self._engage = EngageServer(self._register, self._faults, self._demands, tls)
         self._control = ControlServer(self)
         self._sftp: SftpServer | None = None
@@ -132,12 +137,14 @@ class Sandbox:
         """
         engage_port, sftp_port, control_port = self._ports
         self.import_path.mkdir(parents=True, exist_ok=True)
+        self.export_path.mkdir(parents=True, exist_ok=True)
         host_key = load_host_key(self.directory / "host_key")
         client_key = load_host_key(self.sftp_private_key_file)
         self._load_snapshot()
         self._sftp = SftpServer(
             self.sftp_root,
             self.import_directory,
+            self.export_directory,
             self._faults,
             self._importer,
             username=self.sftp_username,
@@ -217,6 +224,11 @@ class Sandbox:
         return self.sftp_root / self.import_directory.lstrip("/")
 
     @property
+    def export_path(self) -> Path:
+        """The folder of the member export on this machine's disk."""
+        return self.sftp_root / self.export_directory.lstrip("/")
+
+    @property
     def sftp_private_key_file(self) -> Path:
         """A private key with which one may log in too."""
         return self.directory / "client_key"
@@ -248,6 +260,7 @@ class Sandbox:
             "sftpPassword": self.sftp_password,
             "sftpPrivateKeyFile": str(self.sftp_private_key_file),
             "importDirectory": self.import_directory,
+            "exportDirectory": self.export_directory,
             "hostKeyLine": self.host_key_line,
             "hostKeyFingerprint": self.host_key_fingerprint,
             "controlUrl": self.control_url,
@@ -350,6 +363,14 @@ class Sandbox:
         )
         return contact.contact_id
 
+    def change(self, contact_id: str, **attributes: Any) -> None:
+        """Change a contact, as when somebody does so in Engage; None erases a value.
+
+        Raises:
+            EngageError: The rules forbid it.
+        """
+        self._register.update(contact_id, attributes)
+
     def erase(self, contact_id: str) -> None:
         """Forget a contact, as when somebody erases it in Engage."""
         self._register.erase(contact_id)
@@ -405,11 +426,22 @@ class Sandbox:
         """Run the importer once; returns how many files it took."""
         return await self._importer.import_now()
 
+    def export_now(
+        self, *, full: bool = False, with_ids: bool = True, per_file: int = PER_FILE
+    ) -> list[str]:
+        """Write the member export: what is new since the last one, or all members (`full`).
+
+        Returns:
+            The names of the files; none where there is no news.
+        """
+        return self._exporter.export_now(full=full, with_ids=with_ids, per_file=per_file)
+
     def reset(self) -> None:
         """Forget contacts, logs, counts and faults, and bring the line back."""
         self._register.clear()
         self._engage.clear()
         self._importer.clear()
+        self._exporter.clear()
         if self._sftp is not None:
             self._sftp.operations.clear()
         self.is_down = False

@@ -48,6 +48,7 @@ class SftpServer:
         self,
         root: Path,
         import_directory: str,
+        export_directory: str,
         faults: Faults,
         importer: Importer,
         *,
@@ -58,6 +59,7 @@ class SftpServer:
     ) -> None:
         self.root = root
         self.import_directory = import_directory.encode()
+        self.export_directory = export_directory.encode()
         self.faults = faults
         self.importer = importer
         self.username = username
@@ -217,6 +219,8 @@ class _Session(asyncssh.SFTPServer):
     def map_path(self, path: bytes) -> bytes:
         if _is_in(self._server.import_directory, path) and self._server.take("folder_missing"):
             raise asyncssh.SFTPNoSuchFile("No such file")
+        if _is_in(self._server.export_directory, path) and self._server.take("export_missing"):
+            raise asyncssh.SFTPNoSuchFile("No such file")
         return super().map_path(path)
 
     async def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> object:
@@ -229,6 +233,19 @@ class _Session(asyncssh.SFTPServer):
             self._written[id(opened)] = path
             self._server.log("open_write", path)
         return opened
+
+    async def read(self, file_obj: object, offset: int, size: int) -> bytes:
+        fault = self._server.faults.take(
+            "sftp",
+            {"hang_read", "cut_read"},
+            where=lambda each: offset + size > each.number("after_bytes"),
+        )
+        if fault is not None:
+            if fault.name == "cut_read":
+                self.connection.abort()
+            await self._server.stopping.wait()
+        content: Any = super().read(file_obj, offset, size)
+        return bytes(content)
 
     async def write(self, file_obj: object, offset: int, data: bytes) -> int:
         fault = self._broken.get(id(file_obj)) or self._server.faults.take(

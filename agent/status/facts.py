@@ -58,6 +58,16 @@ class Storage:
 
 
 @dataclass(frozen=True)
+class RegisterFill:
+    """The members whom the till recognises without a line, as Engage's export told them."""
+
+    members: int
+    told_at: datetime | None  # the moment of the newest file; None: nothing was told yet
+    read_at: datetime | None  # when the folder was last looked through, since the start
+    set_aside: tuple[str, ...]  # files that cannot be read, each with its reason
+
+
+@dataclass(frozen=True)
 class Facts:
     """One moment of the agent."""
 
@@ -81,6 +91,7 @@ class Facts:
     storage: Storage
     problems: tuple[str, ...]  # what other parts of the agent report, a text each
     last_delivery: str | None  # UTC, ISO 8601
+    register: RegisterFill | None = None  # None: no export is read
 
     @property
     def can_accept(self) -> bool:

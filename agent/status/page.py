@@ -265,8 +265,17 @@ def _identity(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("Last delivery", delivered),
         ("Running for", span(snapshot.uptime_s)),
         ("Disk", room),
+        *_members(snapshot),
         ("Journal", f"SQLite {storage.sqlite_version}, {encrypted}"),
         ("Version", snapshot.version),
         ("Settings", snapshot.config_hash),
         ("Time zone", f"{snapshot.now.astimezone():%Z (UTC%z)}"),
     ]
+
+
+def _members(snapshot: Snapshot) -> list[tuple[str, str]]:
+    fill = snapshot.register
+    if fill is None:
+        return []
+    as_of = f", as of {moment(fill.told_at, snapshot.now)}" if fill.told_at else ""
+    return [("Members known without a line", f"{fill.members:,}{as_of}")]

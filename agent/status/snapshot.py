@@ -25,7 +25,7 @@ from agent.events import mask
 from agent.journal import batches, changes
 from agent.journal.driver import Connection
 from agent.journal.journal import Journal
-from agent.status.facts import Facts, Line, OpenBatch, RouteState, Storage
+from agent.status.facts import Facts, Line, OpenBatch, RegisterFill, RouteState, Storage
 from agent.status.verdict import Need, Verdict, needs, verdict
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class Gate(Protocol):
         """Give why it does not run, for a person."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Snapshot(Facts):
     """The facts of one moment with what they mean."""
 
@@ -98,10 +98,12 @@ class Observer:
         *,
         problems: Callable[[], Sequence[str]] = tuple,
         last_delivery: Callable[[], str | None] = lambda: None,
+        register: Callable[[], RegisterFill | None] = lambda: None,
     ) -> None:
         """`problems`: texts of other parts, what is wrong first, then what to do.
 
-        `last_delivery`: when a change last reached Engage, UTC, ISO 8601.
+        `last_delivery`: when a change last reached Engage, UTC, ISO 8601. `register`: how full the
+        register of members is; None where no export is read.
         """
         self._config = config
         self._config_hash = config_hash(config)
@@ -112,6 +114,7 @@ class Observer:
         self._gates = gates
         self._problems = problems
         self._last_delivery = last_delivery
+        self._register = register
         self._started_at = clock.now()
         self._started = clock.monotonic()
         self._looking = asyncio.Lock()
@@ -154,6 +157,7 @@ class Observer:
             storage=self._storage(write_problem, read_problem),
             problems=tuple(mask(problem) for problem in self._problems()),
             last_delivery=self._last_delivery(),
+            register=self._register(),
         )
 
     # --- the journal ------------------------------------------------------------------------------
@@ -330,6 +334,7 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
             "encrypted": snapshot.storage.is_encrypted,
         },
         "lastDelivery": snapshot.last_delivery,
+        "register": _register_json(snapshot.register) if snapshot.register else None,
     }
 
 
@@ -349,6 +354,15 @@ def _line_json(line: Line) -> dict[str, str | None]:
         "since": to_text(line.since),
         "reason": line.reason,
         "heardAt": _text(line.heard_at),
+    }
+
+
+def _register_json(fill: RegisterFill) -> dict[str, Any]:
+    return {
+        "members": fill.members,
+        "toldAt": _text(fill.told_at),
+        "readAt": _text(fill.read_at),
+        "setAside": list(fill.set_aside),
     }
 
 

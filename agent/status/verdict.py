@@ -50,6 +50,7 @@ def needs(facts: Facts) -> tuple[Need, ...]:
         *_reported(facts),
         *_rejected(facts),
         *_not_imported(facts),
+        *_set_aside(facts),
         *_low_disk(facts),
         *_route_needs(facts, "paused"),
     )
@@ -123,6 +124,20 @@ def _not_imported(facts: Facts) -> Iterator[Need]:
             f"{files} not been taken in by Engage for more than {span(facts.import_grace_s)}.",
             "Ask Engage's support whether the file import of this store runs.",
             count,
+        )
+
+
+def _set_aside(facts: Facts) -> Iterator[Need]:
+    files = facts.register.set_aside if facts.register else ()
+    if files:
+        what = counted(
+            len(files), "file of Engage's member export", "files of Engage's member export"
+        )
+        yield Need(
+            f"{what} cannot be read: {files[0]}.",
+            "Ask Voyado to export those members again; until then they may not be recognised "
+            "without a line. The files after it are read.",
+            len(files),
         )
 
 

@@ -12,7 +12,7 @@ from journal_helpers import GUID, GUID_2, Book, FakeClock
 from agent.change import Kind, State
 from agent.contact import Key
 from agent.errors import IdempotencyKeyReused, NotFound
-from agent.journal import contacts
+from agent.journal import contacts, served
 
 VERA = {"email": "vera@example.test", "firstName": "Vera"}
 PER = {"email": "per@example.test", "firstName": "Per"}
@@ -279,13 +279,19 @@ async def test_a_contact_is_looked_for_first_by_what_engage_holds(book: Book) ->
 # --- what a look-up found -------------------------------------------------------------------------
 
 
-async def remember(book: Book, email: str, contact_id: str) -> None:
+async def remember(
+    book: Book, value: str, contact_id: str, *, name: str = "email", asked_after: int | None = None
+) -> None:
+    if asked_after is None:
+        asked_after = await book.journal.read(served.last_attempt)
     await book.journal.write(
         partial(
             contacts.remember,
-            key=Key("email", email),
+            key=Key(name, value),
             contact_id=contact_id,
             contact_type=None,
+            contact_key="email",
+            asked_after=asked_after,
             now="2026-11-21T10:00:00.000Z",
         )
     )
@@ -324,3 +330,24 @@ async def test_a_look_up_repeated_makes_one_contact(book: Book) -> None:
         await remember(book, "vera@example.test", GUID.upper())
 
     assert await book.rows("SELECT contact_id FROM contacts") == [(GUID,)]
+
+
+async def test_a_shared_phone_does_not_make_a_sign_up_its_owner(book: Book) -> None:
+    per = await book.record(
+        Kind.CREATE, {"email": "per@example.test", "mobilePhone": "+46701234567"}
+    )
+
+    await remember(book, "+46701234567", GUID, name="mobilePhone")
+
+    assert (await book.now(per.change)).contact.contact_id is None
+
+
+async def test_an_answer_that_a_change_has_overtaken_is_not_believed(book: Book) -> None:
+    await book.deliver(await book.create("old@example.test"))
+    asked_after = await book.journal.read(served.last_attempt)
+    await book.deliver(await book.update(GUID, {"email": "new@example.test"}))
+
+    await remember(book, "old@example.test", GUID, asked_after=asked_after)
+
+    assert await known_by(book, "old@example.test") is None
+    assert await known_by(book, "new@example.test") is not None

@@ -51,7 +51,9 @@ async def test_settled_changes_are_erased_by_engages_time(
 ) -> None:
     journal = await _journal_with_a_settled_and_an_open_change(tmp_path)
     try:
-        removed = await Schedule(journal, lambda: sure_now, retain_days=30).prune()
+        removed = await Schedule(
+            journal, lambda: sure_now, retain_days=30, recognise_days=365
+        ).prune()
 
         totals = await journal.totals()
     finally:

@@ -113,6 +113,17 @@ async def test_contacts_counts_log_import_and_reset(
     assert "0 contact(s)" in (await till("contacts"))[1]
 
 
+async def test_member_export_is_written(till: Any, sandbox: Sandbox) -> None:
+    sandbox.seed(email="vera@example.test")
+
+    code, out, _ = await till("export", "--full", "--without-ids")
+    again = await till("export")
+
+    assert code == 0
+    assert (sandbox.export_path / out.strip()).is_file()
+    assert again[1] == "No news, so no file.\n"
+
+
 async def test_json_is_printed_on_request(till: Any) -> None:
     _, out, _ = await till("counts", "--json")
 

@@ -153,3 +153,14 @@ async def test_unknown_calls_are_answered_with_those_there_are(control: Any) -> 
     assert unknown[0] == 404
     assert "Did you mean '/faults'?" in unknown[1]["error"]
     assert wrong_method == (405, {"error": "/down takes POST."})
+
+
+async def test_member_export_is_written(control: Any, sandbox: Sandbox) -> None:
+    sandbox.seed(email="vera@example.test")
+
+    status, answer = await control("POST", "/export", {"full": True, "withIds": False})
+    refused, why = await control("POST", "/export", {"perFile": 0})
+
+    assert status == 200
+    assert [(sandbox.export_path / name).is_file() for name in answer["files"]] == [True]
+    assert (refused, why) == (400, {"error": "perFile must be a whole number above 0."})

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stdnum.se import personnummer
 
+from agent import identifiers
 from agent.intake import checks, words
 from agent.intake.checks import Wrong
 
@@ -68,7 +69,7 @@ _MAIL_CHARACTERS = string.ascii_letters + string.digits + "._+-@"
 @given(
     st.one_of(
         st.emails(),
-        st.from_regex(checks._PLAIN_EMAIL, fullmatch=True),
+        st.from_regex(identifiers._PLAIN_EMAIL, fullmatch=True),
         st.text(_MAIL_CHARACTERS, max_size=80),
         st.builds(
             "{}@{}.{}".format,
@@ -141,7 +142,7 @@ def test_a_phone_number_is_refused(written: str, region: str | None) -> None:
 
 @given(
     st.one_of(
-        st.from_regex(checks._PLAIN_MOBILE, fullmatch=True),
+        st.from_regex(identifiers._PLAIN_MOBILE, fullmatch=True),
         st.from_regex(r"\A(?:\+46|\+47|\+45|\+358|0|00|)[ -]?(?:[0-9][ -]?){5,12}\Z"),
         st.from_regex(r"\A0?(?:7[0-9]|4[0-9]|50|9[0-9]|2[0-9])(?:[ -]?[0-9]){5,8}\Z"),
     ),

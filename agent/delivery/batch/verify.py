@@ -18,7 +18,7 @@ from agent import events
 from agent.change import Fault
 from agent.clock import Clock, to_text
 from agent.config import Config
-from agent.contact import Key, contact_type_of
+from agent.contact import Key, contact_type_of, keys_told
 from agent.delivery.difference import differs
 from agent.delivery.folding import fold
 from agent.delivery.ring import until_rung
@@ -112,7 +112,8 @@ class Verifier:
         names = differs(wanted, contact)
         kind = contact_type_of(contact)
         if not names:
-            await self._settle(item, contact_id=contact_id, contact_type=kind)
+            beside = keys_told(contact, without=wanted.keys())
+            await self._settle(item, contact_id=contact_id, contact_type=kind, keys=beside)
         elif item.patched:
             await self._settle(item, _differing(names), contact_id, kind)
         else:
@@ -154,6 +155,7 @@ class Verifier:
         fault: Fault | None = None,
         contact_id: str | None = None,
         contact_type: str | None = None,
+        keys: Sequence[Key] = (),
     ) -> None:
         settled = await self._journal.write(
             partial(
@@ -162,6 +164,7 @@ class Verifier:
                 fault=fault,
                 contact_id=contact_id,
                 contact_type=contact_type,
+                keys=keys,
                 now=to_text(self._clock.now()),
                 verifies=self._journal.verifies,
             )
