@@ -100,7 +100,7 @@ def test_generated_file_is_current(path: str, generate: object) -> None:
 # Heads of families in errors.py: what is raised is always one of their kinds.
 FAMILIES = {"AgentError", "IntakeError", "ReadError", "JournalError", "RouteError"}
 # Who takes a code, and at which place; keywords named `code` count everywhere.
-CODE_ARGUMENT = {"Fault": 0, "Refusal": 0, "problem": 0, "_problem": 0, "Attempt": 4}
+CODE_ARGUMENT = {"Fault": 0, "Refusal": 0, "Unfit": 0, "problem": 0, "_problem": 0, "Attempt": 4}
 
 
 def test_every_code_has_its_entry_in_the_errors_document() -> None:
