@@ -216,7 +216,7 @@ class Server:
         ),
     )
     max_connections: int = field(
-        default=1024,
+        default=256,
         metadata=about(
             _count(8, 8192),
             "How many connections may be open at once; whoever comes then hears 503 Overloaded.",

@@ -1,7 +1,7 @@
 """The connections of callers: how many there may be, and how long each may keep the agent waiting.
 
 Every program on the till can connect, so none may hold a connection for nothing: a request's head
-and the answer to it have to move within a time, and what only waits makes room for others. A
+and the answer to it have to move within a time, and what only rests makes room for others. A
 connection beyond the limit is told so; health, status and this machine's commands get through even
 then.
 """
@@ -22,14 +22,17 @@ from agent.errors import AgentError, HeadTooLarge, MalformedRequest, TooSlow
 from agent.intake.server import dress, problem, problem_bytes, problem_of
 
 # A request's first line and headers together; a browser's are a tenth of it.
-HEAD_LIMIT = 32 * 1024
-# Beyond the limit, so many at once are still listened to, to tell them so; the rest waits its turn
-# in the kernel.
+HEAD_LIMIT = 16 * 1024
+# So much is read at a time before others have their turn. asyncio would take 256 KiB, and hold it.
+_READ_SIZE = 4 * 1024
+# Beyond the limit, so many at once are still listened to, to tell them so.
 RESERVE = 64
+# In a burst places become free at once; only when they do not, callers are told.
+_BURST_S = 0.25
 # Between two requests of one caller; a POS that comes later opens a new connection.
 KEEP_ALIVE_S = 75.0
-# What has waited for less may be about to send its next request.
-_IDLE_S = 1.0
+# What has rested for less may be about to send its next request.
+_RESTED_S = 1.0
 # A body that nobody wants is read so long, or the caller would miss the answer to it.
 _LINGER_S = 2.0
 
@@ -41,10 +44,10 @@ class Connection(web.RequestHandler):
         "_answered",
         "_head_bytes",
         "_head_since",
-        "_idle_since",
         "_is_half_closed",
         "_is_last",
         "_line",
+        "_resting_since",
         "_room",
         "_unsent",
         "_unsent_since",
@@ -65,11 +68,12 @@ class Connection(web.RequestHandler):
         self._is_last = False  # the answer that was given ends the connection
         self._line: asyncio.Transport | None = None
         self._answered = 0
-        self._idle_since = self._loop.time()
-        self._head_since: float | None = self._idle_since  # when the head that is missing began
+        now = self._loop.time()
+        self._resting_since = now
+        self._head_since: float | None = now  # since when a head is awaited or begun
         self._head_bytes = 0
         self._unsent = 0  # bytes of answers that the caller has not taken
-        self._unsent_since = self._idle_since
+        self._unsent_since = now
 
     # --- what asyncio and aiohttp call --------------------------------------------------------
 
@@ -77,6 +81,7 @@ class Connection(web.RequestHandler):
         """Begin; the first request's head is awaited from now on."""
         super().connection_made(transport)
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        transport.max_size = _READ_SIZE  # type: ignore[attr-defined] # TLS has no use for it
         self._line = transport
         self._room.opened(self)
 
@@ -130,7 +135,7 @@ class Connection(web.RequestHandler):
             return await super().finish_response(request, resp, start_time)
         finally:
             self._answered += 1
-            self._idle_since = self._loop.time()
+            self._resting_since = self._loop.time()
 
     def handle_error(
         self,
@@ -170,9 +175,10 @@ class Connection(web.RequestHandler):
     def _takes_requests(self) -> bool:
         return not (self._is_last or self._close or self._force_close or self._line is None)
 
-    def idle_since(self) -> float | None:
-        """Give since when nothing is asked of the agent here; None while something is."""
-        return self._idle_since if self._takes_requests and not self.is_busy else None
+    def resting_since(self) -> float | None:
+        """Give since when an answered caller asks for nothing more; None for all others."""
+        rests = self._answered and not self.is_busy and self._head_since is None
+        return self._resting_since if rests and self._takes_requests else None
 
     def look(self, now: float, timeout_s: float) -> str | None:
         """Cut the connection if it has kept the agent waiting too long; give the reason then."""
@@ -214,14 +220,28 @@ class Connections:
         self.most = most
         self.timeout_s = timeout_s
         self._open: set[Connection] = set()
+        self._full_since: float | None = None
         self._next_look: asyncio.TimerHandle | None = None
 
     def count(self) -> int:
         """Give how many there are, with those who hung up and whose request is still worked on."""
         return len(self.manager.connections)
 
+    def has_room(self, arriving: int) -> bool:
+        """Say whether one more may come in now, be it only to be told that there are too many.
+
+        Those who may not wait in the kernel: `arriving` ones are let in and not open yet.
+        """
+        count = self.count() + arriving
+        if count < self.most:
+            self._full_since = None
+            return True
+        now = asyncio.get_running_loop().time()
+        self._full_since = self._full_since or now
+        return now - self._full_since > _BURST_S and count < self.most + RESERVE
+
     def opened(self, connection: Connection) -> None:
-        """Count a new connection. Beyond the limit, one that only waits makes room for it."""
+        """Count a new connection. Beyond the limit, one that only rests makes room for it."""
         self._open.add(connection)
         if self.count() > self.most and not self._make_room():
             connection.is_crowded = True
@@ -240,9 +260,11 @@ class Connections:
 
     def _make_room(self) -> bool:
         now = asyncio.get_running_loop().time()
-        idle = [(since, each) for each in self._open if (since := each.idle_since()) is not None]
-        since, longest = min(idle, key=lambda pair: pair[0], default=(now, None))
-        if longest is None or now - since < _IDLE_S:
+        resting = [
+            (since, each) for each in self._open if (since := each.resting_since()) is not None
+        ]
+        since, longest = min(resting, key=lambda pair: pair[0], default=(now, None))
+        if longest is None or now - since < _RESTED_S:
             return False
         longest.give_way()
         return True

@@ -223,7 +223,7 @@ class Server:
 
     def _has_room(self) -> bool:
         assert self._connections is not None  # noqa: S101 - made before the first door
-        return self._connections.count() + len(self._arriving) < self._connections.most + RESERVE
+        return self._connections.has_room(len(self._arriving))
 
     def _let_in(self, conn: socket.socket) -> None:
         task = asyncio.create_task(self._connect(conn))

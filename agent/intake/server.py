@@ -239,7 +239,7 @@ async def _before_sending(request: web.Request, answer: web.StreamResponse) -> N
 async def read_body(request: web.Request) -> bytes:
     """Read a request's body within its limits.
 
-    Raises TooLarge (or aiohttp's own for a chunked one), TooSlow, ConnectionError.
+    Raises TooLarge, TooSlow, ConnectionError.
     """
     if (request.content_length or 0) > BODY_LIMIT:
         raise TooLarge
@@ -259,11 +259,19 @@ async def _read_as_it_comes(request: web.Request) -> bytes:
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # the answer itself has not begun
+    parts = []
+    length = 0
     try:
         async with asyncio.timeout(request.app[CALLER_TIMEOUT_S]):
-            return await request.read()
+            # Not request.read(): that holds what came twice while it waits for more.
+            while part := await request.content.readany():
+                parts.append(part)
+                length += len(part)
+                if length > BODY_LIMIT:
+                    raise TooLarge
     except TimeoutError:
         raise TooSlow from None
+    return b"".join(parts)
 
 
 def application(

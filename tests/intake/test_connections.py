@@ -257,7 +257,7 @@ async def test_a_thousand_beyond_the_limit_are_all_told(small: Shop) -> None:
 async def test_connections_that_rest_make_room(
     small: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "_IDLE_S", 0.0)
+    monkeypatch.setattr(connections, "_RESTED_S", 0.0)
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(8):
             line = await stack.enter_async_context(line_to(small.agent.url))

@@ -21,8 +21,8 @@ async def start_process(
     """Start an agent in its own process: `await start_process(sftp={"poll_s": 1})`."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def started(**settings: Any) -> Process:
-            process = Process(lay_till(sandbox, tmp_path / "till", settings), session)
+        async def started(files: int | None = None, **settings: Any) -> Process:
+            process = Process(lay_till(sandbox, tmp_path / "till", settings), session, files)
             stack.push_async_callback(process.stop)
             await process.start()
             return process

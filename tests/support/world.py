@@ -201,9 +201,14 @@ class World:
 class Process:
     """An agent as its own process: `python -m agent run --config …`."""
 
-    def __init__(self, till: Till, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, till: Till, session: aiohttp.ClientSession, files: int | None = None
+    ) -> None:
         self.till = till
         self.pos = Pos("", till.token, session)
+        # With `files`, it may have so many open at once and no more.
+        limit = ("sh", "-c", f'ulimit -n {files}; exec "$@"', "sh") if files else ()
+        self._command = (*limit, sys.executable, "-m", "agent", "run")
         self._process: asyncio.subprocess.Process | None = None
         self._output = till.folder / "agent.log"
 
@@ -212,8 +217,7 @@ class Process:
         seen = len(self.output())
         with self._output.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "agent", "run", "--config", str(self.till.config_path)),
+                *(*self._command, "--config", str(self.till.config_path)),
                 stdout=log,
                 stderr=log,
                 cwd=Path(__file__).parents[2],
@@ -224,6 +228,12 @@ class Process:
             return _port(self.output()[seen:])
 
         self.pos.url = f"http://127.0.0.1:{await eventually(port, 'the agent listens')}"
+
+    @property
+    def pid(self) -> int:
+        """Give the process's id."""
+        assert self._process
+        return self._process.pid
 
     def output(self) -> str:
         """Give what it printed so far."""
