@@ -22,8 +22,11 @@ from agent.intake.words import sentence
 
 _MAX_DEPTH = 8  # consents need three; what is deeper is an accident or an attack
 
-# Names of Engage's answer, and of the address; as attributes Engage would drop them silently.
-_NOT_ATTRIBUTES = frozenset({"id", "contactId", "attributes", "meta"})
+# Names of Engage's answer, of its import file and of the address; as attributes Engage would drop
+# them silently, and a file could not hold them.
+_NOT_ATTRIBUTES = frozenset(
+    {"id", "contactId", "attributes", "meta", "contacts", "avoidTriggeringExport"}
+)
 _TELL_THE_AGE = ("birthDay", "socialSecurityNumber")
 _QUERY_PARAMETERS = frozenset({"storeExternalId", "createAsUnapproved"})
 _COMPOUND = ("preferences", "consents")
@@ -343,6 +346,8 @@ class _Form:
             self.wrong(name, "QueryParameter")
         elif name.partition(".")[0] in _COMPOUND:
             self.wrong(name, "UnknownAttribute", name.partition(".")[0])
+        elif (flag := _PREFERENCES_AS_READ.get(name.lower().rstrip("s"))) is not None:
+            self.wrong(name, "UnknownAttribute", f"preferences.{flag}")
         elif name.lower() in rules.folded_names:
             self.wrong(name, "UnknownAttribute", rules.folded_names[name.lower()])
         elif rules.attributes is None:

@@ -179,7 +179,18 @@ def test_a_forbidden_character_is_refused_with_the_attributes_name(place: str, t
 
 @pytest.mark.parametrize(
     "name",
-    ["jeans size", "1st", "a:b", "", "a<b", "-a", "a\n", "avoidTriggeringExport", "contactId"],
+    [
+        "jeans size",
+        "1st",
+        "a:b",
+        "",
+        "a<b",
+        "-a",
+        "a\n",
+        "avoidTriggeringExport",
+        "contactId",
+        "contacts",
+    ],
 )
 def test_an_attribute_name_that_is_no_element_name_is_refused(name: str) -> None:
     with pytest.raises(CannotBeWritten) as caught:
@@ -189,7 +200,7 @@ def test_an_attribute_name_that_is_no_element_name_is_refused(name: str) -> None
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("contact_type", ["", "Gold Member", "1st"])
+@pytest.mark.parametrize("contact_type", ["", "Gold Member", "1st", "Contacts", "preferences"])
 def test_a_contact_type_that_is_no_element_name_is_refused(contact_type: str) -> None:
     with pytest.raises(CannotBeWritten) as caught:
         check_element(Element(contact_type, {}))

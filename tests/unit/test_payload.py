@@ -220,6 +220,8 @@ def test_the_country_of_the_store_is_a_default_only() -> None:
         (VERA | {"consents": [{"id": "t"}]}, [("consents[0].value", "Required")]),
         (VERA | {"id": "1"}, [("id", "NotAnAttribute")]),  # an answer sent back
         (VERA | {"contactId": "1"}, [("contactId", "NotAnAttribute")]),
+        (VERA | {"contacts": "1"}, [("contacts", "NotAnAttribute")]),  # of the import file
+        (VERA | {"acceptsEmail": True}, [("acceptsEmail", "UnknownAttribute")]),  # not nested
         ({"attributes": VERA}, [("attributes", "NotAnAttribute"), ("email", "KeyMissing")]),
         (VERA | {"storeExternalId": "7"}, [("storeExternalId", "QueryParameter")]),
         (VERA | {"preferences.acceptsSms": True}, [("preferences.acceptsSms", "UnknownAttribute")]),

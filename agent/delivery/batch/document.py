@@ -34,6 +34,7 @@ class Names:
     consent_fields: tuple[str, ...]  # in this order, the rest behind it by name
     elsewhere: frozenset[str]  # attributes that the file expresses otherwise: not children
     forbidden: frozenset[str]  # attributes that would change what the file means
+    taken: frozenset[str]  # names that no contact's element can have
 
 
 # Namespace, root, container, `<member>`, contactId and the children's names are from Engage's docs,
@@ -54,7 +55,8 @@ MAPPING: Final = Names(
     consent_fields=("id", "value", "date", "source", "comment"),
     elsewhere=frozenset({"contactType"}),
     # avoidTriggeringExport makes the import of a file with names or e-mail addresses fail.
-    forbidden=frozenset({"contactId", "avoidTriggeringExport"}),
+    forbidden=frozenset({"contactId", "avoidTriggeringExport", "contacts"}),
+    taken=frozenset({"contacts", "preferences", "consents"}),
 )
 
 _DECLARATION: Final = b'<?xml version="1.0" encoding="utf-8"?>\n'
@@ -132,6 +134,8 @@ def check_element(element: Element) -> None:
     """
     name, attributes, children = _contact_parts(element)
     _check_name("contactType", name)
+    if name in MAPPING.taken:
+        raise CannotBeWritten("contactType", "the file uses this name for something else")
     for attribute, text in attributes:
         _check_text(attribute, text)
     for child in children:
