@@ -18,6 +18,7 @@ from agent.commands.journal import add_journal
 from agent.commands.parts import BAD_CONFIG, FAILED, NO_JOURNAL, NOT_RUNNING, OK
 from agent.commands.running_agent import NotRunning
 from agent.commands.service import add_service, report_problems
+from agent.commands.setup import add_setup
 from agent.commands.status import add_status
 from agent.commands.tokens import add_tokens
 from agent.commands.trying import add_trying
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"till-agent {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_service(commands)
+    add_setup(commands)
     add_status(commands)
     add_changes(commands)
     add_batches(commands)
