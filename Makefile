@@ -24,7 +24,7 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-system system-tools soak bench check check-style check-types \
+.PHONY: help run demo test test-system system-tools soak bench deb check check-style check-types \
 	check-imports lock clean setup
 
 help: ## List the targets
@@ -51,6 +51,9 @@ bench: $(INSTALLED) ## Measure how fast changes are taken and delivered
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.fleet
 
+deb: $(INSTALLED) ## Build the Debian package into dist/
+	packaging/deb/build.sh
+
 check: check-style check-types check-imports ## Run every check that needs no test
 
 check-style: $(INSTALLED)
@@ -64,7 +67,7 @@ check-imports: $(INSTALLED)
 	$(BIN)/lint-imports
 
 lock: $(LOCK_VENV)/.installed ## Write both lock files anew from pyproject.toml
-	$(LOCK) $(ARGS) --output-file requirements.lock pyproject.toml
+	$(LOCK) $(ARGS) --extra encrypted --output-file requirements.lock pyproject.toml
 	$(LOCK) $(ARGS) --extra sandbox --extra encrypted --extra dev \
 		--output-file requirements-dev.lock pyproject.toml
 	@if grep -nE '://|^ *--(index|extra-index|find|trusted)' requirements.lock requirements-dev.lock; \

@@ -14,6 +14,9 @@ need chromium chromium
 need systemd-analyze systemd
 need systemd-nspawn systemd-container
 need debootstrap debootstrap
+need lintian lintian
+need strip binutils
+need ip iproute2
 
 if [ -z "$missing" ]; then
     exit 0

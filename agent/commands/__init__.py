@@ -14,9 +14,11 @@ from agent import __version__
 from agent.commands.batches import add_batches
 from agent.commands.changes import add_changes
 from agent.commands.host_key import add_host_key
+from agent.commands.journal import add_journal
 from agent.commands.parts import BAD_CONFIG, FAILED, NO_JOURNAL, NOT_RUNNING, OK
 from agent.commands.running_agent import NotRunning
 from agent.commands.service import add_service, report_problems
+from agent.commands.setup import add_setup
 from agent.commands.status import add_status
 from agent.commands.tokens import add_tokens
 from agent.commands.trying import add_trying
@@ -30,8 +32,7 @@ exit codes: 0 done, 1 failed, 2 the settings are wrong, 3 the journal or the por
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return int(options.act(options))
     except ConfigError as error:
@@ -54,20 +55,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Give all commands with their options; completions and the man page are made from it."""
+    root = argparse.ArgumentParser(
         prog="till-agent",
         description="Takes customer changes at the till and delivers them to Voyado Engage.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"till-agent {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    root.add_argument("--version", action="version", version=f"till-agent {__version__}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_service(commands)
+    add_setup(commands)
     add_status(commands)
     add_changes(commands)
     add_batches(commands)
     add_tokens(commands)
     add_host_key(commands)
+    add_journal(commands)
     add_trying(commands)
-    return parser
+    return root

@@ -7,7 +7,7 @@ is known elsewhere.
 
 from agent.config.files import Mount, check_files, file_hints, mounts_now
 from agent.config.loading import load, load_with_files, warnings
-from agent.config.showing import config_hash, describe, example, reference
+from agent.config.showing import config_hash, describe, example, filled, reference
 from agent.config.tables import (
     TABLES,
     Cache,
@@ -45,6 +45,7 @@ __all__ = [
     "describe",
     "example",
     "file_hints",
+    "filled",
     "load",
     "load_with_files",
     "mounts_now",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,21 +62,44 @@ _EXAMPLE_HEAD = """\
 """
 
 
+_Given = Mapping[str, Any]  # the settings of one table that are not left at their default
+
+
 def example() -> str:
     """Give the text of agent.toml.example."""
     return "\n".join([_EXAMPLE_HEAD, *(_example_table(name) for name in TABLES)])
 
 
-def _example_table(name: str) -> str:
+_FILLED_HEAD = """\
+# Settings of this till's till-agent.
+#
+# A line that begins with "#key =" shows the default: take the # away to change it. Relative paths
+# begin where this file lies. Secrets never stand here: they are in files that only the service can
+# read. Check your changes with: till-agent check
+"""
+
+
+def filled(given: Mapping[str, _Given]) -> str:
+    """Give a settings file with these values, by table and key, explained like the example."""
+    return "\n".join(
+        [_FILLED_HEAD, *(_example_table(name, given.get(name, {})) for name in TABLES)]
+    )
+
+
+def _example_table(name: str, given: _Given | None = None) -> str:
     settings = settings_of(TABLES[name])
     plain = [key for key in settings if not isinstance(settings[key].setting.kind, TableOf)]
     nested = [key for key in settings if key not in plain]
     return "\n".join(
         [
             f"# {_doc(TABLES[name])}\n[{name}]\n",
-            *(_comment(settings[key].setting) + _example_line(key, settings[key]) for key in plain),
             *(
-                _comment(settings[key].setting) + _example_nested(name, key, settings[key].setting)
+                _comment(settings[key].setting) + _example_line(key, settings[key], given)
+                for key in plain
+            ),
+            *(
+                _comment(settings[key].setting)
+                + _example_nested(name, key, settings[key].setting, given)
                 for key in nested
             ),
         ]
@@ -101,16 +125,28 @@ def _comment(setting: Setting) -> str:
     return "".join(f"# {line}\n" for line in textwrap.wrap(text, 96, break_on_hyphens=False))
 
 
-def _example_line(key: str, described: Described) -> str:
+def _example_line(key: str, described: Described, given: _Given | None) -> str:
     setting = described.setting
     value = described.default if setting.example is None else setting.example
     is_set = described.required or setting.needed_for_sftp or setting.in_example
+    if given is not None:
+        is_set = key in given
+        value = given.get(key, value)
     return f"{'' if is_set else '#'}{key} = {toml_text(value)}\n"
 
 
-def _example_nested(table: str, key: str, setting: Setting) -> str:
-    lines = [f"#{item} = {toml_text(value)}\n" for item, value in setting.example.items()]
-    return f"#[{table}.{key}]\n" + "".join(lines)
+def _example_nested(table: str, key: str, setting: Setting, given: _Given | None) -> str:
+    values = (given or {}).get(key)
+    mark = "" if values else "#"
+    lines = [
+        f"{mark}{_toml_key(item)} = {toml_text(value)}\n"
+        for item, value in (values or setting.example).items()
+    ]
+    return f"{mark}[{table}.{key}]\n" + "".join(lines)
+
+
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 _REFERENCE_HEAD = """\
