@@ -229,7 +229,7 @@ async def test_a_contact_shows_its_ids_and_the_names_of_its_keys_only(pos: Pos, 
         "ref": change["contactRef"],
         "contactId": created.body["id"],
         "contactType": "Member",
-        "keys": ["email", "mobilePhone"],
+        "keys": ["email", "mobilePhone", "memberNumber"],  # the last one is Engage's own
         "openChanges": [],
     }
 
