@@ -60,6 +60,7 @@ from agent.status.facts import RegisterFill
 from agent.status.page import Page
 from agent.status.session import Sessions
 from agent.status.snapshot import Observer
+from agent.status.stream import Stream
 from agent.tls import certificate_of
 from agent.tokens import Tokens
 
@@ -122,6 +123,7 @@ class Agent:
         self.exports = self._export_reader()
         self.stall = StallDetector(self.journal, self.link, self.gates[Route.API], self.clock)
         self.observer = self._observer()
+        self.stream = Stream(self.observer)
         self.lookups = LookupCalls(
             config, self.journal, self.client, self.clock, server.problem, self._digest
         )
@@ -366,7 +368,7 @@ class Agent:
             status_of=server.status_of,
             wrong_token=wrong_tokens.one_more,
         )
-        calls = status_calls.routes(self.observer, page, acting)
+        calls = status_calls.routes(self.observer, page, acting, self.stream)
         return calls, acting.admits
 
     def _name_for(self, token: str) -> str | None:
@@ -451,6 +453,7 @@ class Agent:
         await self.server.start()
         self._stack.push_async_callback(self.server.stop)
         self._stack.callback(self.journal.news.dismiss)
+        self._stack.push_async_callback(self.stream.close)
         self._publish_command_token()
         events.log().info(
             "started",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import aiohttp
 import lxml.html
 import pytest
-from running_agent import Shop, open_shop
+from running_agent import Shop, eventually, open_shop
 
 from agent import tokens
 
@@ -191,3 +192,33 @@ async def test_what_people_do_is_logged_with_the_name_of_their_token(
     assert "signed_in" in log
     assert any("change_retried" in line and change_id in line for line in log.splitlines())
     assert strict.pos.token not in log
+
+
+async def test_the_agent_stops_at_once_although_pages_listen(
+    strict: Shop, browser: Browser
+) -> None:
+    answers = [await browser.session.get(strict.agent.url + "/agent/v1/events") for _ in range(3)]
+    for answer in answers:
+        assert await answer.content.readline()
+
+    async with asyncio.timeout(10):
+        await strict.agent.stop()
+        for answer in answers:
+            await answer.read()
+
+
+async def test_listeners_hear_of_the_line_without_a_token(strict: Shop, browser: Browser) -> None:
+    heard: list[str] = []
+
+    async def listen() -> None:
+        async with browser.session.get(strict.agent.url + "/agent/v1/events") as answer:
+            async for line in answer.content:
+                heard.append(line.decode())
+
+    listening = asyncio.create_task(listen())
+    await eventually(lambda: any("status" in line for line in heard))
+    await strict.go_offline()
+
+    await eventually(lambda: any('"state": "offline"' in line for line in heard))
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)

@@ -29,6 +29,7 @@ from agent.status.calls import routes
 from agent.status.page import Page
 from agent.status.session import Sessions
 from agent.status.snapshot import Observer
+from agent.status.stream import Stream
 
 NOON = datetime(2026, 11, 21, 11, 0, tzinfo=UTC)  # 12:00 in Stockholm
 TOML = """
@@ -272,6 +273,7 @@ async def serve(
     till: Till, tokens: FakeTokens, desk: FakeDesk, aiohttp_client: Any
 ) -> AsyncIterator[Client]:
     """Give a client of an application with the calls of an observer."""
+    streams: list[Stream] = []
 
     wrong_tokens = WrongTokens(till.clock.monotonic)
 
@@ -286,11 +288,15 @@ async def serve(
             status_of=status_of,
             wrong_token=wrong_tokens.one_more,
         )
+        streams.append(Stream(observer))
         application = web.Application(middlewares=[answer_problems])
-        application.add_routes([*routes(observer, page, acting), *more])
+        application.add_routes([*routes(observer, page, acting, streams[-1]), *more])
         return await aiohttp_client(application)
 
+    start.streams = streams  # type: ignore[attr-defined]
     yield start
+    for stream in streams:
+        await stream.close()
 
 
 def status_of(error: AgentError) -> int:
