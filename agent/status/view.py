@@ -86,11 +86,12 @@ def _need(need: Need, *, may_act: bool, words: Words) -> dict[str, Any]:
                 is_main=True,
             )
         )
+    lists_refused = need.remedy == "refused"
     return {
         "what": need.what,
-        "todo": need.what_to_do,
+        "todo": words("need.rejected_here") if lists_refused else need.what_to_do,
         "acts": acts,
-        "lists_refused": need.remedy == "refused",
+        "lists_refused": lists_refused,
     }
 
 

@@ -157,7 +157,7 @@ async def test_what_needs_a_person_stands_with_what_to_do(till: Till, serve: Cli
     assert items[0] == (
         "Sending to Engage is halted: Engage refuses the API key. Put in the right one."
     )
-    assert items[1].startswith("1 change was refused. See why on the page, or with")
+    assert items[1].startswith("1 change was refused. Each stands below with its cause.")
 
 
 async def test_a_refused_change_stands_with_its_cause_and_what_to_do(
@@ -225,7 +225,7 @@ async def test_todays_figures_are_those_of_the_journal(till: Till, serve: Client
         "Oldest waiting": "< 1 min",
         "Accepted": "3",
         "Delivered": "1",
-        "Of which by file": "0",
+        "By file": "0",
         "Refused": "1",
     }
 
