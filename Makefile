@@ -24,8 +24,8 @@ WORKERS ?= 3
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test test-system system-tools soak bench deb check check-style check-types \
-	check-imports lock clean setup
+.PHONY: help run demo test test-system system-tools screenshots soak bench deb check check-style \
+	check-types check-imports lock clean setup
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ test: $(INSTALLED) ## Run the quick tests
 
 test-system: $(INSTALLED) system-tools ## Run what needs the machine, minutes or many examples
 	$(BIN)/python -m pytest -m "system or hypothesis" --hypothesis-profile=thorough $(ARGS)
+
+screenshots: $(INSTALLED) system-tools ## Take the pictures of the page anew (docs/images)
+	TILL_AGENT_SCREENSHOTS=docs/images $(BIN)/python -m pytest -m system tests/browser/test_screenshots.py
 
 soak: $(INSTALLED) ## Play thousands of random histories: make soak ARGS="--histories 20000 --first 1"
 	$(BIN)/python tests/proof $(ARGS)

@@ -54,8 +54,13 @@ from agent.register.folder import ExportFolder
 from agent.register.reader import ExportReader
 from agent.schedule import Schedule
 from agent.secrets import SecretSource, path_of, read_secret
+from agent.status import calls as status_calls
+from agent.status.acting import Acting
 from agent.status.facts import RegisterFill
+from agent.status.page import Page
+from agent.status.session import Sessions
 from agent.status.snapshot import Observer
+from agent.status.stream import Stream
 from agent.tls import certificate_of
 from agent.tokens import Tokens
 
@@ -118,6 +123,7 @@ class Agent:
         self.exports = self._export_reader()
         self.stall = StallDetector(self.journal, self.link, self.gates[Route.API], self.clock)
         self.observer = self._observer()
+        self.stream = Stream(self.observer)
         self.lookups = LookupCalls(
             config, self.journal, self.client, self.clock, server.problem, self._digest
         )
@@ -268,6 +274,7 @@ class Agent:
             problems=self._problems,
             last_delivery=lambda: self.dispatcher.last_delivery_at,
             register=self._register_fill,
+            clock_ahead_s=self._clock_ahead_s,
         )
 
     def _register_fill(self) -> RegisterFill | None:
@@ -294,6 +301,10 @@ class Agent:
     def _sure_now(self) -> datetime | None:
         ahead_s = self.client.server_clock_offset_s
         return None if ahead_s is None else self.clock.now() + timedelta(seconds=ahead_s)
+
+    def _clock_ahead_s(self) -> float | None:
+        behind_s = self.client.server_clock_offset_s
+        return None if behind_s is None else -behind_s
 
     def _clock_problem(self) -> str | None:
         ahead_s = self.client.server_clock_offset_s
@@ -323,22 +334,42 @@ class Agent:
             seal=self._seal,
             routes=self._switches(),
         )
+        wrong_tokens = WrongTokens(self.clock.monotonic)
+        page_calls, admits_person = self._page_calls(desk, wrong_tokens)
         guard = Guard(
-            [TokenInHeader(self._name_for, WrongTokens(self.clock.monotonic))],
+            [TokenInHeader(self._name_for, wrong_tokens)],
             listens_on=settings.host,
             allowed_hosts=settings.allowed_hosts,
             allowed_origins=settings.allowed_origins,
+            admits_person=admits_person,
         )
         return server.application(
             [
                 *self.lookups.routes(),
                 *calls.routes(),
                 *desk.routes(),
-                *status_routes(self.observer),
+                *page_calls,
             ],
             guard.middleware,
             caller_timeout_s=settings.caller_timeout_s,
         )
+
+    def _page_calls(
+        self, desk: Desk, wrong_tokens: WrongTokens
+    ) -> tuple[list[web.RouteDef], Callable[[web.Request], bool]]:
+        """Give the page's calls, and what the guard asks about them."""
+        sessions = Sessions(self.tokens, self.clock)
+        page = Page(self.observer, sessions, self.config.store)
+        acting = Acting(
+            page,
+            sessions,
+            desk,
+            now=self.clock.now,
+            status_of=server.status_of,
+            wrong_token=wrong_tokens.one_more,
+        )
+        calls = status_calls.routes(self.observer, page, acting, self.stream)
+        return calls, acting.admits
 
     def _name_for(self, token: str) -> str | None:
         """Know the tokens of the POS software, and the one that this machine's commands use."""
@@ -422,6 +453,7 @@ class Agent:
         await self.server.start()
         self._stack.push_async_callback(self.server.stop)
         self._stack.callback(self.journal.news.dismiss)
+        self._stack.push_async_callback(self.stream.close)
         self._publish_command_token()
         events.log().info(
             "started",
@@ -469,13 +501,6 @@ class Agent:
                 await self.stall.look()
                 await self.journal.leave_mark()
             self.notifier.status((await self.observer.look()).verdict.sentence)
-
-
-def status_routes(observer: Observer) -> list[web.RouteDef]:
-    """Give the page, its assets, status and health."""
-    from agent.status import calls
-
-    return list(calls.routes(observer))
 
 
 def rules_of(config: Config) -> Rules:

@@ -51,8 +51,11 @@ class Tokens:
 
     def name_for(self, token: str) -> str | None:
         """Give the name that belongs to this token, or None. A missing file knows no tokens."""
+        return self.name_for_digest(_digest(token))
+
+    def name_for_digest(self, digest: str) -> str | None:
+        """Give the name that belongs to the token with this SHA-256 in hex, or None."""
         self._refresh()
-        digest = _digest(token)
         found = None
         # No early end: the time taken must not tell which entry matched.
         for name, known in self._entries:

@@ -42,6 +42,11 @@ class RouteGate:
             return "Paused by hand. Nothing is lost; resume it when you are ready."
         return self.halt.cause if self.halt else None
 
+    @property
+    def since(self) -> datetime | None:
+        """Give since when it is halted; None when it is not."""
+        return self.halt.since if self.halt else None
+
     def stop(self, cause: str) -> None:
         """Halt, or note that the cause still stands; the next probe comes after the interval."""
         since = self.halt.since if self.halt else self._clock.now()

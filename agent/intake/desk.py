@@ -33,7 +33,7 @@ class RouteSwitch:
 
 
 class Desk:
-    """The agent's own calls; each needs a token."""
+    """The agent's own calls, each of which needs a token, and what the page's forms do."""
 
     def __init__(
         self,
@@ -92,10 +92,7 @@ class Desk:
 
     async def retry(self, request: web.Request) -> web.Response:
         """`POST changes/{id}/retry`: send it again now."""
-        change_id = request.match_info["id"]
-        change = await self._journal.write(partial(changes.retry, change_id=change_id))
-        self._journal.news.tell_recorded(change.contact.lane)
-        return await self._changed(change)
+        return await self._changed(await self.retry_change(request.match_info["id"]))
 
     async def discard(self, request: web.Request) -> web.Response:
         """`POST changes/{id}/discard` with {"reason": …}: give a rejected change up for good."""
@@ -104,16 +101,7 @@ class Desk:
         reason = data.get("reason", "")
         if not isinstance(reason, str):
             raise MalformedRequest("`reason` must be a text. Nothing was changed.")
-        change = await self._journal.write(
-            partial(
-                changes.discard,
-                change_id=request.match_info["id"],
-                reason=reason.strip()[:500],
-                now_text=to_text(self._clock.now()),
-            )
-        )
-        self._journal.news.tell_recorded(change.contact.lane)
-        return await self._changed(change)
+        return await self._changed(await self.discard_change(request.match_info["id"], reason))
 
     async def mend(self, request: web.Request) -> web.Response:
         """`PUT changes/{id}/payload`: the body that the POS would send now; it is sent again.
@@ -122,8 +110,53 @@ class Desk:
         attributes are cleared stay as they were.
         """
         data = payload.read_json(await read_body(request))
+        mended = await self.mend_change(request.match_info["id"], data, language_of(request))
+        return await self._changed(mended)
+
+    async def _changed(self, change: Change) -> web.Response:
+        body = await self._journal.read(partial(_change_in_full, change_id=change.id))
+        return web.json_response(body, headers=answers.headers_of(change))
+
+    # --- what a person may do, whoever asks for it --------------------------------------------
+
+    async def rejected(self, limit: int, after: str | None) -> tuple[list[Change], str | None]:
+        """Give rejected changes, the newest first, and the `after` of those that follow.
+
+        Raises NotFound for an `after` that is no change.
+        """
+        page = await self._journal.read(
+            partial(changes.listing, state=State.REJECTED, limit=limit, after=after)
+        )
+        return list(page.items), page.next
+
+    async def find(self, change_id: str) -> Change:
+        """Give a change. Raises NotFound."""
+        return await self._journal.read(partial(changes.find, change_id=change_id))
+
+    async def retry_change(self, change_id: str) -> Change:
+        """Send a change again now. Raises NotFound, Conflict."""
+        return await self._send_again(partial(changes.retry, change_id=change_id))
+
+    async def discard_change(self, change_id: str, reason: str) -> Change:
+        """Give a rejected change up for good. Raises NotFound, Conflict."""
+        return await self._send_again(
+            partial(
+                changes.discard,
+                change_id=change_id,
+                reason=reason.strip()[:500],
+                now_text=to_text(self._clock.now()),
+            )
+        )
+
+    async def mend_change(
+        self, change_id: str, data: Mapping[str, Any], language: str = "en"
+    ) -> Change:
+        """Put corrected data into a rejected change and send it again.
+
+        `data` is the body that the POS would send now. Raises InvalidChange with everything that is
+        wrong, in a language of words.py; NoData, NotFound, Conflict.
+        """
         today = self._clock.now().astimezone().date()
-        language = language_of(request)
 
         def corrected(change: Change) -> Payload:
             asked, rules = change.payload, self._rules
@@ -143,16 +176,27 @@ class Desk:
                 as_unapproved=asked.as_unapproved,
             )
 
-        change_id = request.match_info["id"]
-        change = await self._journal.write(
+        return await self._send_again(
             partial(changes.mend, change_id=change_id, corrected=corrected)
         )
-        self._journal.news.tell_recorded(change.contact.lane)
-        return await self._changed(change)
 
-    async def _changed(self, change: Change) -> web.Response:
-        body = await self._journal.read(partial(_change_in_full, change_id=change.id))
-        return web.json_response(body, headers=answers.headers_of(change))
+    async def _send_again(self, move: Callable[[Connection], Change]) -> Change:
+        """Move a change, and let its lane be looked at."""
+        change = await self._journal.write(move)
+        self._journal.news.tell_recorded(change.contact.lane)
+        return change
+
+    async def seal(self) -> int:
+        """Put what waits into files now; gives how many that made."""
+        return await self._seal()
+
+    async def pause_route(self, route: str) -> None:
+        """Let nothing be sent there until a person resumes it. Raises NotFound."""
+        await self._switch(route).pause()
+
+    async def resume_route(self, route: str) -> None:
+        """Go on, and do not wait for the next probe. Raises NotFound."""
+        await self._switch(route).resume()
 
     # --- contacts -----------------------------------------------------------------------------
 
@@ -197,18 +241,18 @@ class Desk:
 
     async def pause(self, request: web.Request) -> web.Response:
         """`POST routes/{api|file}/pause`: nothing is sent there until a person resumes it."""
-        switch = self._switch(request)
+        switch = self._switch(request.match_info["route"])
         await switch.pause()
         return web.json_response(dict(switch.describe()))
 
     async def resume(self, request: web.Request) -> web.Response:
         """`POST routes/{api|file}/resume`: go on, and do not wait for the next probe."""
-        switch = self._switch(request)
+        switch = self._switch(request.match_info["route"])
         await switch.resume()
         return web.json_response(dict(switch.describe()))
 
-    def _switch(self, request: web.Request) -> RouteSwitch:
-        switch = self._routes.get(request.match_info["route"])
+    def _switch(self, route: str) -> RouteSwitch:
+        switch = self._routes.get(route)
         if switch is None:
             raise NotFound("There are two routes: api and file.")
         return switch

@@ -63,8 +63,12 @@ class Guard:
         listens_on: str,
         allowed_hosts: Iterable[str] = (),
         allowed_origins: Iterable[str] = (),
+        admits_person: Callable[[web.Request], bool] = lambda _: False,
     ) -> None:
+        """`admits_person`: says whether a request is one of the page's own, which looks after
+        cookie and form itself and therefore needs neither a token in a header nor JSON."""
         self._ways = ways  # tried in this order
+        self._admits_person = admits_person
         own = f"[{listens_on}]" if ":" in listens_on else listens_on
         self._own_names = {*_LOOPBACK_NAMES, own.lower()}
         self._hosts = {host.lower() for host in allowed_hosts}
@@ -84,10 +88,12 @@ class Guard:
                 request[ANSWER_HEADERS] = _cors(origin)
                 if request.method == "OPTIONS":
                     return _preflight(request)
-            if not is_public(request):
+            is_persons = self._admits_person(request)
+            if not (is_persons or is_public(request)):
                 request[TOKEN_NAME] = self._caller(request)
             _check_room(request)
-            _check_media_type(request)
+            if not is_persons:
+                _check_media_type(request)
             return await handler(request)
 
         return guard

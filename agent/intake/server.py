@@ -66,6 +66,12 @@ STATUS_OF = {
     "JournalFull": 507,
 }
 
+
+def status_of(error: AgentError) -> int:
+    """Give the status with which an error is answered."""
+    return STATUS_OF.get(error.code, 500)
+
+
 _TITLES = {
     400: "Bad request",
     401: "Unauthorized",

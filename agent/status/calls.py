@@ -1,6 +1,8 @@
-"""All calls of this folder in one list: the page, the status for programs, the health calls.
+"""All calls of this folder in one list: the page and its forms, the status for programs and as a
+stream, the health calls.
 
-None of them needs a token, changes anything or shows personal data.
+What lies below `/page/` is for people and looks at their session; all else needs no token, changes
+nothing and shows no personal data.
 """
 
 from __future__ import annotations
@@ -9,14 +11,20 @@ from functools import partial
 
 from aiohttp import web
 
-from agent.status import health, page
-from agent.status.snapshot import Observer, to_json
+from agent.status import health
+from agent.status.acting import Acting
+from agent.status.page import Page
+from agent.status.program import to_json
+from agent.status.snapshot import Observer
+from agent.status.stream import Stream
 
 
-def routes(observer: Observer) -> list[web.RouteDef]:
-    """Give the routes for the application; each answers HEAD as well."""
+def routes(observer: Observer, page: Page, acting: Acting, stream: Stream) -> list[web.RouteDef]:
+    """Give the routes for the application; all but the stream answer HEAD as well."""
     return [
-        *page.routes(observer),
+        *page.routes(),
+        *acting.routes(),
+        *stream.routes(),
         *health.routes(observer),
         web.get("/agent/v1/status", partial(_status, observer)),
     ]

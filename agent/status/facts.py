@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent.change import Route, State
+from agent.change import Kind, Route, State
+from agent.status.day import Hour, Today
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class RouteState:
 
     state: str  # running, paused, halted
     reason: str | None
+    since: datetime | None = None  # None: it runs, or it is not known
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,28 @@ class RegisterFill:
 
 
 @dataclass(frozen=True)
+class RefusedChange:
+    """A change that a person has to look at; what was said of it stays with the change."""
+
+    id: str
+    kind: Kind
+    code: str  # why
+    fields: tuple[str, ...]  # names of attributes that were found wrong
+    since: datetime
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One kind of failed try, as often as it is found among the last ones."""
+
+    code: str
+    route: Route
+    times: int
+    is_least: bool  # there may be more: the last ones were not all that there are
+    last_at: datetime
+
+
+@dataclass(frozen=True)
 class Facts:
     """One moment of the agent."""
 
@@ -91,6 +115,11 @@ class Facts:
     storage: Storage
     problems: tuple[str, ...]  # what other parts of the agent report, a text each
     last_delivery: str | None  # UTC, ISO 8601
+    clock_ahead_s: float | None  # of the till's clock before Engage's; None: Engage was not heard
+    today: Today | None  # since the till's midnight; None: the journal cannot be read
+    hours: tuple[Hour, ...]  # the last 24, oldest first; empty: the journal cannot be read
+    refused: tuple[RefusedChange, ...]  # the newest ones
+    troubles: tuple[Trouble, ...]  # kinds of failed tries, the latest first
     register: RegisterFill | None = None  # None: no export is read
 
     @property

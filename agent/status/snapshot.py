@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from agent import __version__
-from agent.change import Route, State
-from agent.clock import Clock, to_text
+from agent.change import Change, Route, State
+from agent.clock import Clock
 from agent.config import Config, config_hash
 from agent.errors import AgentError, JournalFull, JournalUnavailable, Overloaded
 from agent.events import mask
-from agent.journal import batches, changes
+from agent.journal import batches, changes, failures, figures
 from agent.journal.driver import Connection
 from agent.journal.journal import Journal
+from agent.status import day, troubles
 from agent.status.facts import Facts, Line, OpenBatch, RegisterFill, RouteState, Storage
 from agent.status.verdict import Need, Verdict, needs, verdict
 
@@ -35,6 +36,8 @@ _FRESH_S = 0.5
 # A disk that hangs must not hang the page that is to tell of it.
 _PATIENCE_S = 2.0
 _OPEN_BATCHES = ("sealed", "written", "uploaded", "imported")
+_REFUSED_SHOWN = 5
+_FAILURES_READ = 200
 
 
 class LineView(Protocol):
@@ -60,6 +63,10 @@ class Gate(Protocol):
     def reason(self) -> str | None:
         """Give why it does not run, for a person."""
 
+    @property
+    def since(self) -> datetime | None:
+        """Give since when, where that is known."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot(Facts):
@@ -82,6 +89,9 @@ class _Kept:
     totals: changes.Totals
     batches: tuple[batches.Batch, ...]
     awaits_imports: bool  # some `imported` changes are still to be looked up
+    figures: figures.Figures
+    refused: tuple[Change, ...]
+    failures: tuple[failures.Failure, ...]
 
 
 class Observer:
@@ -99,11 +109,13 @@ class Observer:
         problems: Callable[[], Sequence[str]] = tuple,
         last_delivery: Callable[[], str | None] = lambda: None,
         register: Callable[[], RegisterFill | None] = lambda: None,
+        clock_ahead_s: Callable[[], float | None] = lambda: None,
     ) -> None:
         """`problems`: texts of other parts, what is wrong first, then what to do.
 
         `last_delivery`: when a change last reached Engage, UTC, ISO 8601. `register`: how full the
-        register of members is; None where no export is read.
+        register of members is; None where no export is read. `clock_ahead_s`: how far the till's
+        clock is ahead of Engage's; None while Engage was not heard.
         """
         self._config = config
         self._config_hash = config_hash(config)
@@ -115,11 +127,13 @@ class Observer:
         self._problems = problems
         self._last_delivery = last_delivery
         self._register = register
+        self._clock_ahead_s = clock_ahead_s
         self._started_at = clock.now()
         self._started = clock.monotonic()
         self._looking = asyncio.Lock()
         self._picture: Snapshot | None = None
         self._taken = 0.0  # monotonic
+        self._is_wanted_anew = False
 
     async def look(self) -> Snapshot:
         """Give a picture that is at most half a second old. A broken journal is part of it.
@@ -127,15 +141,23 @@ class Observer:
         The cost does not grow with the changes in the journal.
         """
         async with self._looking:
-            if self._picture is None or self._clock.monotonic() - self._taken >= _FRESH_S:
-                self._picture = interpret(await self._facts())
-                self._taken = self._clock.monotonic()
+            while self._picture is None or self._clock.monotonic() - self._taken >= _FRESH_S:
+                self._is_wanted_anew = False
+                facts = await self._facts()
+                if not self._is_wanted_anew:
+                    self._picture = interpret(facts)
+                    self._taken = self._clock.monotonic()
             return self._picture
+
+    def forget(self) -> None:
+        """Take a new picture at the next look: a person did something and wants to see it."""
+        self._picture = None
+        self._is_wanted_anew = True  # what is being taken right now may be from before
 
     async def _facts(self) -> Facts:
         write_problem = await self._write_problem()
-        kept, read_problem = await self._kept()
         now, config = self._clock.now(), self._config
+        kept, read_problem = await self._kept(now)
         return Facts(
             version=__version__,
             store=config.store.id,
@@ -158,6 +180,11 @@ class Observer:
             problems=tuple(mask(problem) for problem in self._problems()),
             last_delivery=self._last_delivery(),
             register=self._register(),
+            clock_ahead_s=self._clock_ahead_s(),
+            today=day.today(kept.figures, now) if kept else None,
+            hours=day.hours(kept.figures, now) if kept else (),
+            refused=troubles.refused(kept.refused) if kept else (),
+            troubles=troubles.grouped(kept.failures, most=_FAILURES_READ) if kept else (),
         )
 
     # --- the journal ------------------------------------------------------------------------------
@@ -176,8 +203,8 @@ class Observer:
         _, problem = await _asked(self._journal.write(_nothing))
         return problem
 
-    async def _kept(self) -> tuple[_Kept | None, str | None]:
-        read = partial(_read, verifies=self._journal.verifies)
+    async def _kept(self, now: datetime) -> tuple[_Kept | None, str | None]:
+        read = partial(_read, verifies=self._journal.verifies, begin=day.begin(now))
         return await _asked(self._journal.read(read))
 
     @property
@@ -236,12 +263,19 @@ def _takes_bytes(folder: Path) -> bool:
     return True
 
 
-def _read(db: Connection, *, verifies: bool) -> _Kept:
+def _read(db: Connection, *, verifies: bool, begin: datetime) -> _Kept:
     found = batches.in_state(db, _OPEN_BATCHES)
     # Where not every import is looked up, changes stay `imported` for good: as long as no file
     # waits for its look-ups, that state is an end.
     awaits = verifies and any(batch.state == "imported" for batch in found)
-    return _Kept(changes.totals(db, verifies=awaits), found, awaits)
+    return _Kept(
+        totals=changes.totals(db, verifies=awaits),
+        batches=found,
+        awaits_imports=awaits,
+        figures=figures.since(db, begin),
+        refused=changes.listing(db, State.REJECTED, _REFUSED_SHOWN, None).items,
+        failures=failures.last(db, _FAILURES_READ),
+    )
 
 
 def _unsent(kept: _Kept) -> int:
@@ -270,7 +304,7 @@ def _line(view: LineView) -> Line:
 
 
 def _route(gate: Gate) -> RouteState:
-    return RouteState(gate.state, _masked(gate.reason))
+    return RouteState(gate.state, _masked(gate.reason), gate.since)
 
 
 def _batch(batch: batches.Batch) -> OpenBatch:
@@ -287,96 +321,3 @@ def _batch(batch: batches.Batch) -> OpenBatch:
 
 def _masked(text: str | None) -> str | None:
     return None if text is None else mask(text)
-
-
-# --- JSON -----------------------------------------------------------------------------------------
-
-
-def to_json(snapshot: Snapshot) -> dict[str, Any]:
-    """Give the body of `GET /agent/v1/status`. Moments are UTC; spans are in seconds.
-
-    `counts`, `unsent`, `delivered` and `oldestWaitingSeconds` are null where the journal cannot be
-    read; the last one also where nothing waits.
-    """
-    return {
-        "version": snapshot.version,
-        "store": snapshot.store,
-        "till": snapshot.till,
-        "configHash": snapshot.config_hash,
-        "startedAt": to_text(snapshot.started_at),
-        "uptimeSeconds": round(snapshot.uptime_s),
-        "now": to_text(snapshot.now),
-        "verdict": {
-            "level": snapshot.verdict.level,
-            "sentence": snapshot.verdict.sentence,
-            "canAccept": snapshot.verdict.can_accept,
-        },
-        "link": _line_json(snapshot.link),
-        "sftp": _line_json(snapshot.sftp) if snapshot.sftp else None,
-        "counts": _counts_json(snapshot),
-        "unsent": snapshot.unsent,
-        "delivered": snapshot.delivered,
-        "oldestWaitingSeconds": _rounded(snapshot.oldest_waiting_s),
-        "routes": {
-            route.value: {"state": found.state, "reason": found.reason}
-            for route, found in snapshot.routes.items()
-        },
-        "batches": [_batch_json(batch) for batch in snapshot.batches],
-        "needsPerson": [
-            {"what": need.what, "whatToDo": need.what_to_do, "count": need.count}
-            for need in snapshot.needs_person
-        ],
-        "journal": {
-            "problem": snapshot.storage.write_problem or snapshot.storage.read_problem,
-            "full": snapshot.storage.is_full,
-            "freeBytes": snapshot.storage.free_bytes,
-            "sqliteVersion": snapshot.storage.sqlite_version,
-            "encrypted": snapshot.storage.is_encrypted,
-        },
-        "lastDelivery": snapshot.last_delivery,
-        "register": _register_json(snapshot.register) if snapshot.register else None,
-    }
-
-
-def _rounded(seconds: float | None) -> int | None:
-    return None if seconds is None else int(seconds)
-
-
-def _counts_json(snapshot: Snapshot) -> dict[str, int] | None:
-    if snapshot.counts is None:
-        return None
-    return {state.value: count for state, count in snapshot.counts.items()}
-
-
-def _line_json(line: Line) -> dict[str, str | None]:
-    return {
-        "state": line.state,
-        "since": to_text(line.since),
-        "reason": line.reason,
-        "heardAt": _text(line.heard_at),
-    }
-
-
-def _register_json(fill: RegisterFill) -> dict[str, Any]:
-    return {
-        "members": fill.members,
-        "toldAt": _text(fill.told_at),
-        "readAt": _text(fill.read_at),
-        "setAside": list(fill.set_aside),
-    }
-
-
-def _batch_json(batch: OpenBatch) -> dict[str, Any]:
-    return {
-        "name": batch.name,
-        "state": batch.state,
-        "contacts": batch.contacts,
-        "attempts": batch.attempts,
-        "error": batch.error,
-        "sealedAt": to_text(batch.sealed_at),
-        "uploadedAt": _text(batch.uploaded_at),
-    }
-
-
-def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else to_text(moment)

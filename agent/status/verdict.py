@@ -12,13 +12,15 @@ from typing import Literal
 
 from agent.change import Route, State
 from agent.status.facts import Facts, OpenBatch
-from agent.status.words import counted, first_sentence, moment, span
+from agent.status.words import Words, first_sentence, words_of
 
 Level = Literal["good", "busy", "warning", "stop"]
+# What a person can do about it: nothing but the advice, look at what was refused, or let a route
+# go on.
+Remedy = Literal["advice", "refused", "resume", "try now"]
 
 _LOW_DISK = 2  # times journal.min_free_mb: time to act before sign-ups are refused
 _WORTH_SAYING_S = 60  # a change that has waited for less is simply being sent
-_ASK = "Tell whoever looks after this till."
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Need:
     what: str  # a sentence
     what_to_do: str
     count: int = 1
+    remedy: Remedy = "advice"
+    route: Route | None = None  # that stands still
 
 
 @dataclass(frozen=True)
@@ -42,71 +46,73 @@ class Verdict:
 # --- what needs a person --------------------------------------------------------------------------
 
 
-def needs(facts: Facts) -> tuple[Need, ...]:
+def needs(facts: Facts, words: Words | None = None) -> tuple[Need, ...]:
     """List what needs a person, the most urgent first. A line that is down heals by itself."""
+    words = words or words_of("en")
     return (
-        *_storage_needs(facts),
-        *_route_needs(facts, "halted"),
-        *_reported(facts),
-        *_rejected(facts),
-        *_not_imported(facts),
-        *_set_aside(facts),
-        *_low_disk(facts),
-        *_route_needs(facts, "paused"),
+        *_storage_needs(facts, words),
+        *_halted(facts, words),
+        *_reported(facts, words),
+        *_rejected(facts, words),
+        *_not_imported(facts, words),
+        *_set_aside(facts, words),
+        *_low_disk(facts, words),
+        *_paused(facts, words),
     )
 
 
-def _storage_needs(facts: Facts) -> Iterator[Need]:
+def _storage_needs(facts: Facts, words: Words) -> Iterator[Need]:
     storage = facts.storage
     if storage.write_problem:
-        yield _journal_need(storage.write_problem)
+        yield _journal_need(storage.write_problem, words)
     elif storage.is_full:
-        yield Need(
-            "The till's disk is full, so nothing more can be stored safely.",
-            "Free some disk space. Sign-ups are taken again at once; no restart is needed.",
-        )
+        yield Need(words("need.full"), words("need.full_todo"))
     if storage.read_problem and storage.read_problem != storage.write_problem:
-        yield _journal_need(storage.read_problem)
+        yield _journal_need(storage.read_problem, words)
 
 
-def _journal_need(problem: str) -> Need:
+def _journal_need(problem: str, words: Words) -> Need:
     what, rest = first_sentence(problem)
     # The journal's texts answer the POS too; what only the POS can do is no advice for a person.
     advice = [part for part in rest.split(". ") if part and "send it again" not in part]
-    return Need(what, " ".join([*(f"{part.rstrip('.')}." for part in advice), _ASK]))
+    said = [words.said(f"{part.rstrip('.')}.") for part in advice]
+    return Need(words.said(what), " ".join([*said, words("need.ask")]))
 
 
-_ROUTE_WORDS = {Route.API: "Sending to Engage", Route.FILE: "Sending by file"}
-
-
-def _route_needs(facts: Facts, state: str) -> Iterator[Need]:
+def _halted(facts: Facts, words: Words) -> Iterator[Need]:
     for route, found in facts.routes.items():
-        if found.state == state == "halted":
-            cause, remedy = first_sentence(found.reason or "The cause is not known.")
+        if found.state == "halted":
+            cause, todo = first_sentence(words.said(found.reason or ""))
             yield Need(
-                f"{_ROUTE_WORDS[route]} is halted: {cause}",
-                remedy or f"{_ASK} It goes on by itself once the cause is cured.",
-            )
-        elif found.state == state:
-            yield Need(
-                f"{_ROUTE_WORDS[route]} was paused by hand.",
-                f"Resume it when you are ready (route: {route}). What waits is kept.",
+                words(f"need.halted_{route}", cause=cause or words("need.no_cause")),
+                todo or words("need.halted_todo", ask=words("need.ask")),
+                remedy="try now",
+                route=route,
             )
 
 
-def _reported(facts: Facts) -> Iterator[Need]:
-    return (_need_from(problem) for problem in facts.problems)
+def _paused(facts: Facts, words: Words) -> Iterator[Need]:
+    for route, found in facts.routes.items():
+        if found.state == "paused":
+            yield Need(
+                words(f"need.paused_{route}"),
+                words("need.paused_todo", route=route),
+                remedy="resume",
+                route=route,
+            )
 
 
-def _rejected(facts: Facts) -> Iterator[Need]:
+def _reported(facts: Facts, words: Words) -> Iterator[Need]:
+    for problem in facts.problems:
+        what, todo = first_sentence(words.said(problem))
+        yield Need(what, todo or words("need.ask"))
+
+
+def _rejected(facts: Facts, words: Words) -> Iterator[Need]:
     count = (facts.counts or {}).get(State.REJECTED, 0)
     if count:
-        yield Need(
-            f"{counted(count, 'change was', 'changes were')} refused.",
-            "See why with “till-agent changes list”, then correct and resend, or discard. "
-            "Everything else goes on meanwhile.",
-            count,
-        )
+        what = words.counted("need.rejected", count)
+        yield Need(what, words("need.rejected_todo"), count, remedy="refused")
 
 
 def is_overdue(facts: Facts, batch: OpenBatch) -> bool:
@@ -116,152 +122,118 @@ def is_overdue(facts: Facts, batch: OpenBatch) -> bool:
     return (facts.now - batch.uploaded_at).total_seconds() > facts.import_grace_s
 
 
-def _not_imported(facts: Facts) -> Iterator[Need]:
+def _not_imported(facts: Facts, words: Words) -> Iterator[Need]:
     count = sum(is_overdue(facts, batch) for batch in facts.batches)
     if count:
-        files = counted(count, "uploaded file has", "uploaded files have")
-        yield Need(
-            f"{files} not been taken in by Engage for more than {span(facts.import_grace_s)}.",
-            "Ask Engage's support whether the file import of this store runs.",
-            count,
-        )
+        span = words.span(facts.import_grace_s)
+        what = words.counted("need.not_imported", count, span=span)
+        yield Need(what, words("need.not_imported_todo"), count)
 
 
-def _set_aside(facts: Facts) -> Iterator[Need]:
+def _set_aside(facts: Facts, words: Words) -> Iterator[Need]:
     files = facts.register.set_aside if facts.register else ()
     if files:
-        what = counted(
-            len(files), "file of Engage's member export", "files of Engage's member export"
-        )
-        yield Need(
-            f"{what} cannot be read: {files[0]}.",
-            "Ask Voyado to export those members again; until then they may not be recognised "
-            "without a line. The files after it are read.",
-            len(files),
-        )
+        what = words.counted("need.set_aside", len(files), first=words.said(files[0]))
+        yield Need(what, words("need.set_aside_todo"), len(files))
 
 
-def _low_disk(facts: Facts) -> Iterator[Need]:
+def _low_disk(facts: Facts, words: Words) -> Iterator[Need]:
     free = facts.storage.free_bytes
     if free is None or facts.storage.is_full or free >= _LOW_DISK * facts.storage.min_free_bytes:
         return
-    yield Need(
-        "The till's disk is nearly full.",
-        "Free some disk space before sign-ups must be refused.",
-    )
-
-
-def _need_from(text: str) -> Need:
-    what, remedy = first_sentence(text)
-    return Need(what, remedy or _ASK)
+    yield Need(words("need.low_disk"), words("need.low_disk_todo"))
 
 
 # --- the sentence ---------------------------------------------------------------------------------
 
 
-def verdict(facts: Facts, found: tuple[Need, ...] | None = None) -> Verdict:
+def verdict(
+    facts: Facts, found: tuple[Need, ...] | None = None, words: Words | None = None
+) -> Verdict:
     """Give the verdict; `found` is what `needs` gave for the same facts, if it was asked before."""
-    found = needs(facts) if found is None else found
+    words = words or words_of("en")
+    found = needs(facts, words) if found is None else found
+    under_way = _under_way(facts, words)
     if not facts.can_accept:
-        return Verdict("stop", _joined(_stopped(facts), _under_way(facts)), can_accept=False)
+        stopped = words("verdict.broken" if facts.storage.write_problem else "verdict.full")
+        return Verdict("stop", _joined(stopped, under_way), can_accept=False)
     if found:
-        return Verdict("warning", _joined(*_warned(facts, found)), can_accept=True)
-    under_way = _under_way(facts)
+        return Verdict("warning", _joined(*_warned(facts, found, words)), can_accept=True)
     if under_way:
-        calm = "Go on as usual." if _is_down(facts) else ""
-        return Verdict("busy", _joined("Sign-ups are safe.", under_way, calm), can_accept=True)
-    return Verdict("good", _all_well(facts), can_accept=True)
+        calm = words("verdict.go_on") if _is_down(facts) else ""
+        return Verdict("busy", _joined(words("verdict.safe"), under_way, calm), can_accept=True)
+    return Verdict("good", _all_well(facts, words), can_accept=True)
 
 
 def _joined(*parts: str) -> str:
     return " ".join(filter(None, parts))
 
 
-def _stopped(facts: Facts) -> str:
-    if facts.storage.write_problem is None:
-        return (
-            "Sign-ups cannot be accepted: the till's disk is full. "
-            "What was accepted before is safe. Free some disk space."
-        )
-    return (
-        "Sign-ups cannot be accepted: the till cannot store anything right now. "
-        "Write new ones down and tell whoever looks after this till."
-    )
-
-
-def _warned(facts: Facts, found: tuple[Need, ...]) -> Iterator[str]:
+def _warned(facts: Facts, found: tuple[Need, ...], words: Words) -> Iterator[str]:
     # With an unreadable journal nobody knows what waits; then nothing is called safe.
-    yield "New sign-ups are stored." if facts.counts is None else "Sign-ups are safe."
+    yield words("verdict.stored" if facts.counts is None else "verdict.safe")
     yield found[0].what
-    yield _under_way(facts)
+    yield _under_way(facts, words)
     others = len(found) - 1
-    if others:
-        yield f"{counted(others, 'more thing needs', 'more things need')} a person: see below."
-    else:
-        yield "What to do stands below."
+    yield words.counted("verdict.more", others) if others else words("verdict.see_below")
 
 
 def _is_down(facts: Facts) -> bool:
     return facts.link.state == "offline"
 
 
-def _under_way(facts: Facts) -> str:
+def _under_way(facts: Facts, words: Words) -> str:
     """Say what stands between the till and Engage; empty when nothing does."""
     if facts.link.state == "online":
-        return _held(facts) or _files_stuck(facts) or _on_their_way(facts)
-    since = moment(facts.link.since, facts.now)
-    if _is_down(facts):
-        line = f"The line has been down since {since}"
-    else:
-        line = f"The line has been unsteady since {since}"
-    return f"{line}; {_waiting(facts)}."
+        return _held(facts, words) or _files_stuck(facts, words) or _on_their_way(facts, words)
+    return words(
+        "verdict.down" if _is_down(facts) else "verdict.unsteady",
+        since=words.moment(facts.link.since, facts.now),
+        waiting=_waiting(facts, words),
+    )
 
 
-def _waiting(facts: Facts) -> str:
+def _waiting(facts: Facts, words: Words) -> str:
     if facts.unsent is None:
-        return "how much waits is not known"
+        return words("waiting.unknown")
     if not facts.unsent:
-        return "nothing waits"
-    return f"{counted(facts.unsent, 'waits', 'wait')}{_oldest(facts)}"
+        return words("waiting.nothing")
+    return _with_age("waiting.some", "waiting.some_since", facts, words)
 
 
-def _oldest(facts: Facts) -> str:
-    if facts.oldest_waiting_s is None or facts.oldest_waiting_s < _WORTH_SAYING_S:
-        return ""
-    who = "for" if facts.unsent == 1 else "the oldest"
-    return f", {who} {span(facts.oldest_waiting_s)}"
+def _with_age(young: str, old: str, facts: Facts, words: Words) -> str:
+    """Say how many are open, and how old the oldest is where that is worth saying."""
+    count, oldest_s = facts.unsent or 0, facts.oldest_waiting_s
+    if oldest_s is None or oldest_s < _WORTH_SAYING_S:
+        return words.counted(young, count)
+    return words.counted(old, count, span=words.span(oldest_s))
 
 
-def _held(facts: Facts) -> str:
+def _held(facts: Facts, words: Words) -> str:
     """Say what waits for a route that stands still: it is not on its way."""
     if not facts.unsent or all(found.state == "running" for found in facts.routes.values()):
         return ""
-    return f"{_waiting(facts)}."
+    return words("verdict.held", waiting=_waiting(facts, words))
 
 
-def _files_stuck(facts: Facts) -> str:
+def _files_stuck(facts: Facts, words: Words) -> str:
     held = any(batch.state in ("sealed", "written") for batch in facts.batches)
     if facts.sftp is None or facts.sftp.state != "offline" or not held:
         return ""
-    since = moment(facts.sftp.since, facts.now)
-    return f"The file server has been out of reach since {since}; {_waiting(facts)}."
+    since = words.moment(facts.sftp.since, facts.now)
+    return words("verdict.files_stuck", since=since, waiting=_waiting(facts, words))
 
 
-def _on_their_way(facts: Facts) -> str:
+def _on_their_way(facts: Facts, words: Words) -> str:
     if not facts.unsent:
         return ""
-    way = counted(facts.unsent, "is on its way", "are on their way")
-    return f"{way} to Engage{_oldest(facts)}."
+    return _with_age("verdict.on_their_way", "verdict.on_their_way_since", facts, words)
 
 
-def _all_well(facts: Facts) -> str:
-    count = facts.delivered
-    if not count:
-        return "Ready for sign-ups. Nothing waits."
+def _all_well(facts: Facts, words: Words) -> str:
+    if not facts.delivered:
+        return words("verdict.ready")
     # What an import took away was not looked up, so nobody can say that it is in Engage.
     unseen = (facts.counts or {}).get(State.IMPORTED, 0)
-    where = "handed over to Engage" if unseen else "in Engage"
-    if count == 1:
-        return f"Sign-ups are safe. The one so far is {where}."
-    verb = "were" if unseen else "are"
-    return f"Sign-ups are safe. All {count:,} {verb} {where}."
+    key = "verdict.all_handed_over" if unseen else "verdict.all_in_engage"
+    return _joined(words("verdict.safe"), words.counted(key, facts.delivered))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,15 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from agent import config as configuration
-from agent.change import Change, Fault, Kind, Payload, Route
+from agent.change import Change, Fault, Kind, Payload, Route, State
 from agent.clock import to_text
+from agent.errors import AgentError
+from agent.intake.guard import WrongTokens
+from agent.intake.server import answer_problems
 from agent.journal import changes, driver, states
 from agent.journal.changes import Attempt, Request, Settlement
 from agent.journal.database import Database
 from agent.journal.journal import Journal
+from agent.status.acting import Acting
+from agent.status.calls import routes
+from agent.status.page import Page
+from agent.status.session import Sessions
 from agent.status.snapshot import Observer
+from agent.status.stream import Stream
 
 NOON = datetime(2026, 11, 21, 11, 0, tzinfo=UTC)  # 12:00 in Stockholm
 TOML = """
@@ -69,6 +79,7 @@ class FakeLink:
 class FakeGate:
     state: str = "running"
     reason: str | None = None
+    since: datetime | None = None
 
 
 @dataclass
@@ -85,6 +96,7 @@ class Till:
     )
     problems: list[str] = field(default_factory=list)
     last_delivery: str | None = None
+    clock_ahead_s: float | None = None
 
     def observer(self) -> Observer:
         return Observer(
@@ -96,6 +108,7 @@ class Till:
             self.gates,
             problems=lambda: self.problems,
             last_delivery=lambda: self.last_delivery,
+            clock_ahead_s=lambda: self.clock_ahead_s,
         )
 
     async def sign_up(self, email: str) -> Change:
@@ -118,14 +131,14 @@ class Till:
         assert claim is not None
         now = to_text(self.clock.now())
         outcome = "delivered" if fault is None else "rejected"
-        attempt = Attempt(Route.API, outcome, now, now)
+        attempt = Attempt(Route.API, outcome, now, now, code=fault and fault.code)
         await self.journal.settle(claim, Settlement(move, attempt, fault=fault))
 
     async def deliver(self, change: Change) -> None:
         await self.settle(change, states.DELIVER)
 
-    async def reject(self, change: Change, message: str) -> None:
-        await self.settle(change, states.REJECT, Fault("ValidationError", message))
+    async def reject(self, change: Change, message: str, **more: Any) -> None:
+        await self.settle(change, states.REJECT, Fault("ValidationError", message, **more))
 
     async def seal(self, name: str, sealed: Change) -> None:
         await self.journal.write(partial(_seal, name=name, change=sealed, now=self._now()))
@@ -185,18 +198,106 @@ async def till(tmp_path: Path) -> AsyncIterator[Till]:
 
 
 Client = Callable[[Observer], Awaitable[Any]]
+TOKEN = "the token of a POS"
+
+
+class FakeTokens:
+    """A tokens file with one token, until it is revoked."""
+
+    def __init__(self) -> None:
+        self.revoked = False
+
+    def name_for(self, token: str) -> str | None:
+        return self.name_for_digest(hashlib.sha256(token.encode()).hexdigest())
+
+    def name_for_digest(self, digest: str) -> str | None:
+        known = digest == hashlib.sha256(TOKEN.encode()).hexdigest()
+        return "pos-1" if known and not self.revoked else None
+
+
+@dataclass
+class FakeDesk:
+    """What a signed-in person does, noted; the journal stays as it is."""
+
+    journal: Journal
+    done: list[tuple[Any, ...]] = field(default_factory=list)
+    error: AgentError | None = None
+
+    async def rejected(self, limit: int, after: str | None) -> tuple[list[Change], str | None]:
+        page = await self.journal.read(
+            partial(changes.listing, state=State.REJECTED, limit=limit, after=after)
+        )
+        return list(page.items), page.next
+
+    async def find(self, change_id: str) -> Change:
+        return await self.journal.read(partial(changes.find, change_id=change_id))
+
+    async def retry_change(self, change_id: str) -> Change:
+        return await self._note("retry", change_id)
+
+    async def discard_change(self, change_id: str, reason: str) -> Change:
+        return await self._note("discard", change_id, reason)
+
+    async def mend_change(self, change_id: str, data: Any, language: str) -> Change:
+        return await self._note("mend", change_id, data, language)
+
+    async def _note(self, what: str, change_id: str, *more: Any) -> Change:
+        if self.error:
+            raise self.error
+        self.done.append((what, change_id, *more))
+        return await self.find(change_id)
+
+    async def seal(self) -> int:
+        self.done.append(("seal",))
+        return 1
+
+    async def pause_route(self, route: str) -> None:
+        self.done.append(("pause", route))
+
+    async def resume_route(self, route: str) -> None:
+        self.done.append(("resume", route))
 
 
 @pytest.fixture
-def serve(aiohttp_client: Any) -> Client:
+def tokens() -> FakeTokens:
+    return FakeTokens()
+
+
+@pytest.fixture
+def desk(till: Till) -> FakeDesk:
+    return FakeDesk(till.journal)
+
+
+@pytest.fixture
+async def serve(
+    till: Till, tokens: FakeTokens, desk: FakeDesk, aiohttp_client: Any
+) -> AsyncIterator[Client]:
     """Give a client of an application with the calls of an observer."""
-    from aiohttp import web
+    streams: list[Stream] = []
 
-    from agent.status.calls import routes
+    wrong_tokens = WrongTokens(till.clock.monotonic)
 
-    async def start(observer: Observer) -> Any:
-        application = web.Application()
-        application.add_routes(routes(observer))
+    async def start(observer: Observer, *more: web.RouteDef) -> Any:
+        sessions = Sessions(tokens, till.clock)
+        page = Page(observer, sessions, till.config.store)
+        acting = Acting(
+            page,
+            sessions,
+            desk,
+            now=till.clock.now,
+            status_of=status_of,
+            wrong_token=wrong_tokens.one_more,
+        )
+        streams.append(Stream(observer))
+        application = web.Application(middlewares=[answer_problems])
+        application.add_routes([*routes(observer, page, acting, streams[-1]), *more])
         return await aiohttp_client(application)
 
-    return start
+    start.streams = streams  # type: ignore[attr-defined]
+    yield start
+    for stream in streams:
+        await stream.close()
+
+
+def status_of(error: AgentError) -> int:
+    return {"NotFound": 404, "Conflict": 409, "TooManyWrongTokens": 429}.get(error.code, 503)

@@ -14,6 +14,9 @@ from agent.change import Route
 from .conftest import Client, Till
 
 ASSETS = ("page.css", "page.js", "icon.svg")
+LIVE = {
+    "verdict", "needs", "figures", "chart", "lines", "batches", "errors", "counts", "identity",
+}  # fmt: skip
 
 
 async def page(till: Till, serve: Client) -> Any:
@@ -80,12 +83,18 @@ async def test_page_allows_nothing_from_elsewhere_and_nothing_inline(
     assert not document.xpath("//script[not(@src)]")
 
 
-@pytest.mark.parametrize("name", [*ASSETS, "page.html.j2"])
-def test_assets_name_no_foreign_address(name: str) -> None:
-    text = (files("agent.status") / "assets" / name).read_text("utf-8")
-
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for folder in ("assets", "templates")
+        for path in (files("agent.status") / folder).iterdir()
+    ],
+    ids=lambda path: path.name,
+)
+def test_assets_and_templates_name_no_foreign_address(path: Any) -> None:
     # The one address is SVG's namespace, which nobody fetches.
-    assert set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\"' ]*", text)) <= {
+    assert set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\"' ]*", path.read_text("utf-8"))) <= {
         "http://www.w3.org/2000/svg"
     }
 
@@ -144,11 +153,133 @@ async def test_what_needs_a_person_stands_with_what_to_do(till: Till, serve: Cli
 
     document = await page(till, serve)
 
-    items = [text_of(item) for item in document.xpath("//*[@id='needs']//li")]
+    items = [text_of(item) for item in document.xpath("//*[@id='needs']//ol/li")]
     assert items[0] == (
         "Sending to Engage is halted: Engage refuses the API key. Put in the right one."
     )
-    assert items[1].startswith("1 change was refused. See why with")
+    assert items[1].startswith("1 change was refused. Each stands below with its cause.")
+
+
+async def test_a_refused_change_stands_with_its_cause_and_what_to_do(
+    till: Till, serve: Client
+) -> None:
+    refused = await till.sign_up("anna@example.com")
+    fields = ({"field": "Email", "code": "x", "message": "anna@example.com is taken"},)
+    await till.reject(refused, "anna@example.com is taken", fields=fields)
+
+    document = await page(till, serve)
+
+    (row,) = document.xpath("//*[@id='needs']//ul/li")
+    assert text_of(row) == (
+        "Sign-up, refused at 12:00 Engage found its data wrong ValidationError Fields: email "
+        f"Look at what Engage says, correct the data, and send it again. {refused.id}"
+    )
+
+
+async def test_many_refused_changes_are_cut_and_lead_to_all_of_them(
+    till: Till, serve: Client
+) -> None:
+    for number in range(7):
+        await till.reject(await till.sign_up(f"customer-{number}@example.com"), "No.")
+
+    document = await page(till, serve)
+
+    assert len(document.xpath("//*[@id='needs']//ul/li")) == 5
+    assert document.xpath("string(//*[@id='needs']//a[@id='all-refused']/@href)") == "/page/refused"
+    assert "and 2 more refused changes" in text_of(document.get_element_by_id("needs"))
+
+
+async def test_all_refused_changes_are_listed_in_parts_without_anybodys_data(
+    till: Till, serve: Client
+) -> None:
+    made = [await till.sign_up(f"customer-{number}@example.com") for number in range(27)]
+    for change in made:
+        await till.reject(change, f"Sigrid of {change.id}")
+    client = await serve(till.observer())
+
+    seen, address, shown = [], "/page/refused", ""
+    while address:
+        text = await (await client.get(address)).text()
+        document: Any = lxml.html.document_fromstring(text)
+        seen += document.xpath("//li//p[@class='number-of']/code/text()")
+        address = document.xpath("string(//main//a[contains(@href, 'after=')]/@href)")
+        shown += text
+
+    assert seen == [change.id for change in reversed(made)]
+    assert not re.search(r"example\.com|Sigrid", shown)
+
+
+async def test_todays_figures_are_those_of_the_journal(till: Till, serve: Client) -> None:
+    await till.deliver(await till.sign_up("anna@example.com"))
+    await till.reject(await till.sign_up("bo@example.com"), "No.")
+    await till.sign_up("cia@example.com")
+
+    document = await page(till, serve)
+
+    figures = {
+        text_of(each.find("dt")): text_of(each.find("dd"))
+        for each in document.xpath("//*[@id='figures']//dl/div")
+    }
+    assert figures == {
+        "Not in Engage yet": "1",
+        "Oldest waiting": "< 1 min",
+        "Accepted": "3",
+        "Delivered": "1",
+        "By file": "0",
+        "Refused": "1",
+    }
+
+
+async def test_chart_says_the_same_in_its_table(till: Till, serve: Client) -> None:
+    await till.deliver(await till.sign_up("anna@example.com"))
+    till.clock.pass_by(3600)
+    await till.sign_up("bo@example.com")
+
+    document = await page(till, serve)
+
+    rows = [[text_of(cell) for cell in row] for row in document.xpath("//*[@id='chart']//tbody/tr")]
+    assert len(rows) == 24
+    assert rows[-3:] == [
+        ["11:00", "0", "0", "0"],
+        ["12:00", "1", "1", "0"],
+        ["13:00 until now", "1", "0", "1"],
+    ]
+    (picture,) = document.xpath("//*[@id='chart']//svg[@role='img']")
+    assert len(picture.xpath(".//rect[@class='accepted']")) == 2
+    assert len(picture.xpath(".//rect[@class='delivered']")) == 1
+    assert picture.xpath("string(desc)").endswith("Most in an hour: 1.")
+
+
+async def test_last_errors_are_grouped_by_code(till: Till, serve: Client) -> None:
+    for name in ("anna", "bo"):
+        await till.reject(await till.sign_up(f"{name}@example.com"), "Sigrid is refused.")
+
+    document = await page(till, serve)
+
+    (row,) = document.xpath("//*[@id='errors']//tbody/tr")
+    assert [text_of(cell) for cell in row] == [
+        "12:00",
+        "Engage found its data wrong",
+        "ValidationError API",
+        "2",
+    ]
+
+
+async def test_identity_says_who_where_and_on_what(till: Till, serve: Client) -> None:
+    till.clock_ahead_s = -7.4
+
+    document = await page(till, serve)
+
+    known = {
+        text_of(row.find("th")): text_of(row.find("td"))
+        for row in document.xpath("//*[@id='identity']//tr")
+    }
+    assert (known["Store"], known["Till"], known["Version"]) == ("0042", "3", "0.1.0")
+    assert known["Clock"] == "7 s behind Engage's"
+    assert re.fullmatch(r"SQLite 3\.\d+\.\d+, not encrypted", known["Journal"])
+    assert re.fullmatch(r"[0-9a-f]{12}", known["Settings"])
+    assert known["Disk"].endswith("free")
+    assert known["Running for"] == "< 1 min"
 
 
 async def test_all_well_shows_no_list_of_needs_and_no_files(till: Till, serve: Client) -> None:
@@ -198,8 +329,8 @@ async def test_tables_have_captions_and_headers(till: Till, serve: Client) -> No
     document = await page(till, serve)
 
     tables = document.xpath("//table")
-    assert len(tables) == 4
-    assert all(table.xpath("caption") for table in tables)
+    assert len(tables) == 5
+    assert all(table.xpath("caption | @aria-labelledby") for table in tables)
     assert all(row.xpath("th[@scope]") for row in document.xpath("//tr"))
 
 
@@ -207,11 +338,13 @@ async def test_each_live_part_has_an_id_for_the_script(till: Till, serve: Client
     document = await page(till, serve)
 
     ids = document.xpath("//*[@data-live]/@id")
-    assert len(ids) == len(document.xpath("//*[@data-live]")) == len(set(ids)) == 7
+    assert len(ids) == len(document.xpath("//*[@data-live]")) == len(LIVE)
+    assert set(ids) == LIVE
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/assets/page.css", "/agent/v1/status", "/healthz", "/readyz"]
+    "path",
+    ["/", "/assets/page.css", "/agent/v1/status", "/healthz", "/readyz", "/page/sign-in"],
 )
 async def test_head_is_answered_like_get_without_a_body(
     till: Till, serve: Client, path: str
@@ -221,3 +354,77 @@ async def test_head_is_answered_like_get_without_a_body(
     answer = await client.head(path)
 
     assert (answer.status, await answer.read()) == (200, b"")
+
+
+# --- languages ------------------------------------------------------------------------------------
+
+ENGLISH = re.compile(r"\b(the|is|are|was|were|has|and|of|to|it|not|none|refused)\b", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("accepted", ["sv", "sv-SE,sv;q=0.9,en;q=0.8", "de, sv;q=0.5, en;q=0.4"])
+async def test_page_speaks_the_language_that_the_browser_asks_for(
+    till: Till, serve: Client, accepted: str
+) -> None:
+    client = await serve(till.observer())
+
+    answer = await client.get("/", headers={"Accept-Language": accepted})
+    document: Any = lxml.html.document_fromstring(await answer.text())
+
+    assert answer.headers["Content-Language"] == document.get("lang") == "sv"
+    assert document.xpath("string(//title)") == "Allt är bra · kassa 3, butik 0042"
+    assert text_of(document.get_element_by_id("verdict")).startswith("Allt är bra Redo för")
+
+
+@pytest.mark.parametrize(
+    "accepted", ["", "en", "de", "en, sv;q=0.9", "sv;q=0", "sv;q=nonsense", "*"]
+)
+async def test_page_is_english_where_nothing_else_is_asked_for(
+    till: Till, serve: Client, accepted: str
+) -> None:
+    client = await serve(till.observer())
+
+    answer = await client.get("/", headers={"Accept-Language": accepted})
+
+    assert answer.headers["Content-Language"] == "en"
+
+
+async def test_a_language_that_was_chosen_is_remembered(till: Till, serve: Client) -> None:
+    client = await serve(till.observer())
+
+    switched = await client.get("/page/language/sv", allow_redirects=False)
+    later = await client.get("/", headers={"Accept-Language": "en"})
+
+    assert (switched.status, switched.headers["Location"]) == (303, "/")
+    assert "max-age=31536000" in switched.headers["Set-Cookie"].lower()
+    assert later.headers["Content-Language"] == "sv"
+    assert (await client.get("/page/language/xx")).status == 404
+
+
+async def test_swedish_page_has_no_english_word_in_trouble(till: Till, serve: Client) -> None:
+    till.link.state, till.link.reason = "offline", "Engage's name cannot be resolved (DNS)."
+    till.sftp.state = "suspect"
+    till.sftp.reason = "The SFTP server sftp.example:22 did not answer in time while logging in."
+    till.gates[Route.API].state = "halted"
+    till.gates[Route.API].reason = (
+        "Engage refuses the API key (HTTP 401). Nothing is lost: everything waits. Put the right "
+        "key into the file named by engage.api_key_file; no restart is needed."
+    )
+    till.gates[Route.FILE].state = "paused"
+    till.gates[Route.FILE].reason = "Paused by hand. Nothing is lost; resume it when you are ready."
+    till.problems = [
+        "The till's clock is wrong: it is behind Engage's by about 3 hours. Set it, or let it be "
+        "set from the network; with a wrong clock Engage's certificate may look invalid. What "
+        "waits is kept."
+    ]
+    await till.reject(await till.sign_up("anna@example.com"), "No.")
+    await till.seal("one_contacts.xml", await till.sign_up("bo@example.com"))
+    client = await serve(till.observer())
+
+    text = await (await client.get("/", headers={"Accept-Language": "sv"})).text()
+
+    document: Any = lxml.html.document_fromstring(text)
+    for code in document.xpath("//code | //nav"):
+        code.drop_tree()
+    assert ENGLISH.findall(text_of(document.find("body"))) == []
+    shown = [*document.xpath("//@aria-label | //@data-words | //@data-since | //title/text()")]
+    assert ENGLISH.findall(" ".join(shown)) == []

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from agent.change import Route, State
+from agent.change import Fault, Route, State
 from agent.errors import JournalFull
-from agent.status.snapshot import to_json
+from agent.journal import states
+from agent.status.program import to_json
 
 from .conftest import NOON, Till
 
@@ -241,7 +242,10 @@ async def test_status_for_programs_has_the_promised_shape(till: Till) -> None:
     assert body["journal"]["encrypted"] is False
 
 
-async def test_cost_of_a_look_does_not_grow_with_the_changes(till: Till) -> None:
+async def test_cost_of_a_look_does_not_grow_with_the_changes(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.status.snapshot._FAILURES_READ", 6)
     steps = 0
 
     def tick() -> int:
@@ -256,14 +260,76 @@ async def test_cost_of_a_look_does_not_grow_with_the_changes(till: Till) -> None
         await observer.look()
         return steps
 
+    async def some_of_each(number: int) -> None:
+        await till.deliver(await till.sign_up(f"delivered-{number}@example.com"))
+        await till.reject(await till.sign_up(f"refused-{number}@example.com"), "No.")
+        await till.sign_up(f"waiting-{number}@example.com")
+
     observer = till.observer()
     await till.journal.read(lambda db: db.set_progress_handler(tick, 1))
-    await till.sign_up("anna@example.com")
+    for number in range(6):
+        await some_of_each(number)
     few = await cost()
-    for number in range(300):
-        await till.sign_up(f"customer-{number}@example.com")
+    for number in range(30):
+        await some_of_each(number)
 
     assert 0 < await cost() <= few + 10
+
+
+async def test_status_says_what_happened_today_and_in_the_last_hours(till: Till) -> None:
+    await till.deliver(await till.sign_up("anna@example.com"))
+    await till.reject(await till.sign_up("bo@example.com"), "Sigrid.")
+    await till.sign_up("cia@example.com")
+    till.clock_ahead_s = 61.4
+
+    body = to_json(await till.observer().look())
+
+    assert body["today"] == {"accepted": 3, "delivered": 1, "byFile": 0, "rejected": 1}
+    assert len(body["hours"]) == 24
+    assert body["hours"][-1] == {
+        "beginsAt": "2026-11-21T11:00:00.000Z",
+        "accepted": 3,
+        "delivered": 1,
+        "waiting": 1,
+    }
+    assert body["lastErrors"] == [
+        {
+            "code": "ValidationError",
+            "route": "api",
+            "times": 1,
+            "lastAt": "2026-11-21T11:00:00.000Z",
+        }
+    ]
+    assert body["clockAheadSeconds"] == 61
+
+
+async def test_closed_journal_tells_no_figures(till: Till) -> None:
+    await till.journal.close()
+
+    body = to_json(await till.observer().look())
+
+    assert (body["today"], body["hours"], body["lastErrors"]) == (None, [], [])
+
+
+@pytest.mark.parametrize("code", ["anna@example.com", "Ann Sigrid", "x", "<b>", "A" * 61, ""])
+async def test_a_code_that_is_none_is_not_shown(till: Till, code: str) -> None:
+    await till.settle(await till.sign_up("anna@example.com"), states.REJECT, Fault(code, "No."))
+
+    snapshot = await till.observer().look()
+
+    assert [change.code for change in snapshot.refused] == ["Refused"]
+    assert {trouble.code for trouble in snapshot.troubles} == {"Refused"}
+
+
+async def test_only_known_names_of_fields_are_shown(till: Till) -> None:
+    change = await till.sign_up("anna@example.com")
+    named = ("FIRSTNAME", "mobilePhone", "Sigrid", "anna@example.com", "", "email")
+    fields = tuple({"field": name, "code": "x", "message": "Sigrid"} for name in named)
+    await till.reject(change, "No.", fields=fields)
+
+    (refused,) = (await till.observer().look()).refused
+
+    assert refused.fields == ("firstName", "mobilePhone", "email")
 
 
 async def test_bulk_transport_has_no_file_server_to_show(till: Till) -> None:
@@ -285,4 +351,6 @@ def test_fakes_stand_beside_the_real_parts(tmp_path: Path) -> None:
     link, gate = Link(clock, offline_after=3), RouteGate(Route.API, clock, probe_s=1)
 
     assert (str(link.state), link.since, link.reason, link.heard_at) == ("online", NOON, None, None)
-    assert (gate.state, gate.reason) == ("running", None)
+    assert (gate.state, gate.reason, gate.since) == ("running", None, None)
+    gate.stop("No key.")
+    assert (gate.state, gate.reason, gate.since) == ("halted", "No key.", NOON)

@@ -11,7 +11,6 @@ import pytest
 from agent.change import Route, State
 from agent.status.facts import Facts, Line, OpenBatch, RouteState, Storage
 from agent.status.verdict import needs, verdict
-from agent.status.words import counted, first_sentence, moment, size, span
 
 NOW = datetime(2026, 11, 21, 13, 28, tzinfo=UTC)  # 14:28 in Stockholm
 ZERO = dict.fromkeys(State, 0)
@@ -60,6 +59,11 @@ def facts(**changed: Any) -> Facts:
         storage=STORAGE,
         problems=(),
         last_delivery=None,
+        clock_ahead_s=None,
+        today=None,
+        hours=(),
+        refused=(),
+        troubles=(),
     )
     return replace(standard, **changed)
 
@@ -288,38 +292,3 @@ def test_advice_for_the_pos_is_not_given_to_a_person() -> None:
 
     assert need.what == "The journal cannot be written."
     assert need.what_to_do == "Mend the disk. Tell whoever looks after this till."
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "less than a minute"),
-        (59.9, "less than a minute"),
-        (60, "1 minute"),
-        (119 * 60, "119 minutes"),
-        (120 * 60, "2 hours"),
-        (47.9 * 3600, "47 hours"),
-        (48 * 3600, "2 days"),
-    ],
-)
-def test_span_is_rounded_down_to_its_fitting_unit(seconds: float, words: str) -> None:
-    assert span(seconds) == words
-
-
-def test_moments_are_on_the_tills_own_clock() -> None:
-    assert moment(NOW, NOW) == "14:28"
-    assert moment(datetime(2026, 11, 20, 23, 30, tzinfo=UTC), NOW) == "00:30"
-    assert moment(datetime(2026, 7, 1, 10, 0, tzinfo=UTC), NOW) == "1 Jul, 12:00"
-    assert moment(datetime(2025, 7, 1, 10, 0, tzinfo=UTC), NOW) == "1 Jul 2025, 12:00"
-
-
-def test_numbers_and_sizes_read_well() -> None:
-    assert counted(1, "file", "files") == "1 file"
-    assert counted(1204, "file", "files") == "1,204 files"
-    assert size(640 * 1024**2) == "640 MB"
-    assert size(80 * 1024**3) == "80.0 GB"
-
-
-def test_first_sentence_is_split_from_the_rest() -> None:
-    assert first_sentence("It broke. Mend it. Soon.") == ("It broke.", "Mend it. Soon.")
-    assert first_sentence("See docs/errors.md") == ("See docs/errors.md", "")
