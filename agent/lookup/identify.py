@@ -131,7 +131,6 @@ class Identifier:
 
         async def look_up() -> str | None:
             asked_after = await self._journal.read(served.last_attempt)
-            found = await self._client.call("GET", "/contacts/id", answers.looked_up, query=wanted)
             found = await ask(self._client, "/contacts/id", answers.looked_up, wanted)
             if found is None:
                 self._cache.note_absent(question, progress)
