@@ -37,7 +37,7 @@ from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link, LinkState
 from agent.delivery.stall import StallDetector
 from agent.errors import AgentError, IntakeError, JournalError, JournalUnavailable
-from agent.intake import server
+from agent.intake import description, server
 from agent.intake.contacts import ContactCalls
 from agent.intake.desk import Desk, RouteSwitch
 from agent.intake.guard import COMMANDS, Guard, TokenInHeader, WrongTokens
@@ -348,6 +348,7 @@ class Agent:
                 *self.lookups.routes(),
                 *calls.routes(),
                 *desk.routes(),
+                *description.routes(),
                 *page_calls,
             ],
             guard.middleware,

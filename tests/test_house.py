@@ -194,7 +194,7 @@ def test_states_document_explains_every_state() -> None:
 
 
 def test_flow_document_names_files_that_exist() -> None:
-    named = set(re.findall(r"`([\w/-]+\.(?:py|sql|xsd))`", text_of("docs/flow.md")))
+    named = set(re.findall(r"`([\w/-]+\.(?:py|sql|xsd|yaml))`", text_of("docs/flow.md")))
 
     assert named
     assert sorted(name for name in named if not (PACKAGE / name).is_file()) == []
@@ -369,6 +369,18 @@ def names_of(requirements: list[str]) -> set[str]:
 
 def locked(name: str) -> set[str]:
     return set(re.findall(r"^([a-z0-9._-]+)==", text_of(name), re.MULTILINE))
+
+
+def test_every_file_of_the_package_that_is_no_code_is_packaged() -> None:
+    globs = tomllib.loads(text_of("pyproject.toml"))["tool"]["setuptools"]["package-data"]["agent"]
+    packaged = {path for glob in globs for path in PACKAGE.glob(glob)}
+
+    others = {
+        path
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and "__pycache__" not in path.parts
+    }
+    assert sorted(others - packaged) == []
 
 
 def test_version_stands_in_one_place() -> None:

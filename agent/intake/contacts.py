@@ -25,6 +25,9 @@ from agent.journal.served import Shown
 # No answer ever waits longer: Engage's own create gives up in under 10 seconds.
 LONGEST_WAIT_S = 9.0
 
+# What else stands at that place of an address is read only.
+_ONE_CONTACT = "/api/v3/contacts/{id:(?!(?:id|transactions)$)[^{}/]+}"
+
 _WAITING = (State.WAITING, State.SENDING)
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d+(?:\.\d+)?)\"?\s*(?=$|[,;])", re.IGNORECASE)
 _ASYNC = re.compile(r"(?:^|[,;])\s*respond-async\s*(?=$|[,;])", re.IGNORECASE)
@@ -80,7 +83,7 @@ class ContactCalls:
         """Give the calls for the application."""
         return [
             web.post("/api/v3/contacts", self.create),
-            web.patch("/api/v3/contacts/{id}", self.update),
+            web.patch(_ONE_CONTACT, self.update),
             web.post("/api/v3/contacts/{id}/updateContactType", self.upgrade),
         ]
 

@@ -61,7 +61,7 @@ class Desk:
             web.put(f"{base}/changes/{{id}}/payload", self.mend),
             web.get(f"{base}/contacts/{{ref}}", self.show_contact),
             web.get(f"{base}/batches", self.list_batches),
-            web.get(f"{base}/batches/{{name}}", self.show_batch),
+            web.get(f"{base}/batches/{{name:(?!seal$)[^{{}}/]+}}", self.show_batch),
             web.post(f"{base}/batches/seal", self.seal_batches),
             web.post(f"{base}/routes/{{route}}/pause", self.pause),
             web.post(f"{base}/routes/{{route}}/resume", self.resume),
@@ -82,13 +82,13 @@ class Desk:
             ]
             return {"items": items, "next": page.next}
 
-        return web.json_response(await self._journal.read(look))
+        return _answer(await self._journal.read(look))
 
     async def show_change(self, request: web.Request) -> web.Response:
         """`GET changes/{id}`: one change with every attempt and what was asked for."""
         change_id = request.match_info["id"]
         body = await self._journal.read(partial(_change_in_full, change_id=change_id))
-        return web.json_response(body)
+        return _answer(body)
 
     async def retry(self, request: web.Request) -> web.Response:
         """`POST changes/{id}/retry`: send it again now."""
@@ -115,7 +115,7 @@ class Desk:
 
     async def _changed(self, change: Change) -> web.Response:
         body = await self._journal.read(partial(_change_in_full, change_id=change.id))
-        return web.json_response(body, headers=answers.headers_of(change))
+        return _answer(body, headers=answers.headers_of(change))
 
     # --- what a person may do, whoever asks for it --------------------------------------------
 
@@ -217,7 +217,7 @@ class Desk:
                 "openChanges": [change.id for change in changes.open_of_lane(db, contact.lane)],
             }
 
-        return web.json_response(await self._journal.read(look))
+        return _answer(await self._journal.read(look))
 
     # --- batches ------------------------------------------------------------------------------
 
@@ -225,17 +225,17 @@ class Desk:
         """`GET batches?limit` → {items}, the newest first."""
         limit = _limit(request)
         found = await self._journal.read(partial(batches.listing, limit=limit))
-        return web.json_response({"items": [_batch_body(batch) for batch in found]})
+        return _answer({"items": [_batch_body(batch) for batch in found]})
 
     async def show_batch(self, request: web.Request) -> web.Response:
         """`GET batches/{name}`."""
         name = request.match_info["name"]
         batch = await self._journal.read(partial(batches.get, name=name))
-        return web.json_response(_batch_body(batch))
+        return _answer(_batch_body(batch))
 
     async def seal_batches(self, request: web.Request) -> web.Response:
         """`POST batches/seal`: put what waits into files now; answers how many that made."""
-        return web.json_response({"sealed": await self._seal()})
+        return _answer({"sealed": await self._seal()})
 
     # --- routes -------------------------------------------------------------------------------
 
@@ -243,19 +243,24 @@ class Desk:
         """`POST routes/{api|file}/pause`: nothing is sent there until a person resumes it."""
         switch = self._switch(request.match_info["route"])
         await switch.pause()
-        return web.json_response(dict(switch.describe()))
+        return _answer(dict(switch.describe()))
 
     async def resume(self, request: web.Request) -> web.Response:
         """`POST routes/{api|file}/resume`: go on, and do not wait for the next probe."""
         switch = self._switch(request.match_info["route"])
         await switch.resume()
-        return web.json_response(dict(switch.describe()))
+        return _answer(dict(switch.describe()))
 
     def _switch(self, route: str) -> RouteSwitch:
         switch = self._routes.get(route)
         if switch is None:
             raise NotFound("There are two routes: api and file.")
         return switch
+
+
+def _answer(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer with what nobody may keep: it is about customers."""
+    return web.json_response(body, headers={"Cache-Control": "no-store", **(headers or {})})
 
 
 def _change_in_full(db: Connection, change_id: str) -> dict[str, Any]:

@@ -102,6 +102,7 @@ class Server:
         settings: Settings,
         certificate: Certificate | None = None,
     ) -> None:
+        self.app = app
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=3.0)
         self._settings = settings
         self._certificate = certificate

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import HttpVersion10, web
 
@@ -123,11 +124,11 @@ def problem(
     status = status or STATUS_OF.get(code, 422)
     request_id = new_id()
     body: dict[str, Any] = {
-        "type": f"urn:till-agent:error:{code}",
+        "type": f"urn:till-agent:error:{quote(code, safe='')}",
         "title": _TITLES.get(status, "Error"),
         "status": status,
         "detail": detail,
-        "instance": "/" if request is None else request.path,
+        "instance": "/" if request is None else request.rel_url.raw_path,
         "errorCode": code,
         "message": detail,
         "requestId": request_id,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from typing import Any, TypeVar
 
+from agent.delivery.engage.answers import Answer
 from agent.delivery.engage.client import EngageClient
 from agent.delivery.link import LinkState
-from agent.errors import RouteError
+from agent.errors import NotEngage, Refused, RouteError
 
 T = TypeVar("T")
 
@@ -30,6 +31,22 @@ def refuse_offline(client: EngageClient) -> None:
     """
     if client.link.state is LinkState.OFFLINE and not client.link.on_trial:
         raise EngageOffline
+
+
+async def ask(
+    client: EngageClient, path: str, read: Callable[[Answer], T], query: Mapping[str, str] | None
+) -> T:
+    """Make one call for a person. Raises what the client raises.
+
+    A 404 that is not `ContactNotFound`, such as one for a wrong path, is no answer to the question:
+    handed on, a POS would read it as "no such customer". It raises NotEngage.
+    """
+    try:
+        return await client.call("GET", path, read, query=query)
+    except Refused as error:
+        if error.status == 404:
+            raise NotEngage("Engage does not know this call.") from error
+        raise
 
 
 class Flights:

@@ -25,6 +25,8 @@ Problem = Callable[..., web.Response]
 # A POS may keep what it was shown, but has to ask whether it still holds (If-None-Match).
 _REVALIDATE = {"Cache-Control": "private, no-cache"}
 _NO_STORE = {"Cache-Control": "no-store"}
+# Engage's refusals that keep their status.
+_KEPT_STATUSES = (400, 409, 422)
 
 
 class LookupCalls:
@@ -109,4 +111,5 @@ class LookupCalls:
         )
 
     def _refused(self, error: Refused, request: web.Request) -> web.Response:
-        return self._problem(error.code, error.words, request, status=error.status)
+        status = error.status if error.status in _KEPT_STATUSES else 422
+        return self._problem(error.code, error.words, request, status=status)

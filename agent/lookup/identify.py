@@ -35,7 +35,7 @@ from agent.journal import changes, contacts, recognising, register, served
 from agent.journal.driver import Connection
 from agent.journal.journal import Journal
 from agent.journal.recognising import Asked, Person, Word
-from agent.lookup.asking import EngageOffline, Flights, refuse_offline
+from agent.lookup.asking import EngageOffline, Flights, ask, refuse_offline
 from agent.lookup.cache import Cache
 from agent.lookup.freshness import Provenance, Source
 
@@ -131,7 +131,7 @@ class Identifier:
 
         async def look_up() -> str | None:
             asked_after = await self._journal.read(served.last_attempt)
-            found = await self._client.call("GET", "/contacts/id", answers.looked_up, query=wanted)
+            found = await ask(self._client, "/contacts/id", answers.looked_up, wanted)
             if found is None:
                 self._cache.note_absent(question, progress)
             await self._learn(wanted, found, asked_after)

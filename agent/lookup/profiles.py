@@ -133,13 +133,17 @@ class Profiles:
         """Give what of an update differs from the contact as the POS was shown it, and that.
 
         `*` is no condition: all is given back, and None. Raises PreconditionFailed for an ETag
-        that this agent did not serve for this contact, or has forgotten.
+        that this agent did not serve for this contact, or has forgotten; NotFound for what can be
+        no contact.
         """
         if if_match.strip() == "*":
             return dict(given), None
         for etag in named_etags(if_match):
             if shown := await self._cache.shown(etag, public_id):
                 return overlay.difference(given, shown.body), shown
+        contact, _ = await self._own(public_id)
+        if contact is None and _guid(public_id) is None:
+            raise NotFound(f"{UNKNOWN_HERE} Nothing was stored.")
         raise PreconditionFailed
 
 

@@ -13,7 +13,7 @@ from agent.errors import ContactGone, EngageUnreachable, Refused, RouteError
 from agent.journal import served
 from agent.journal.journal import Journal
 from agent.journal.served import Entry, Kept, Shelf
-from agent.lookup.asking import EngageOffline, Flights, refuse_offline
+from agent.lookup.asking import EngageOffline, Flights, ask, refuse_offline
 from agent.lookup.cache import Cache
 from agent.lookup.freshness import Provenance, Source, is_fresh
 
@@ -123,9 +123,7 @@ class Reader:
         told = await self._journal.read(served.last_attempt)
         progress = await self._cache.progress()
         try:
-            body = await self._client.call(
-                "GET", question.path, question.read, query=question.query
-            )
+            body = await ask(self._client, question.path, question.read, question.query)
         except ContactGone:
             self._cache.note_absent(question.contact_id, progress)
             await self._cache.erase_contact(question.contact_id)

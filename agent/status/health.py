@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.contact import new_id
 from agent.errors import JournalFull, JournalUnavailable
 from agent.status.snapshot import Observer, Snapshot
 
@@ -43,11 +44,12 @@ def unready(snapshot: Snapshot) -> dict[str, Any]:
     code = JournalFull.code if problem is None else JournalUnavailable.code
     detail = JournalFull().message if problem is None else problem
     return {
-        "type": "about:blank",
+        "type": f"urn:till-agent:error:{code}",
         "title": "Nothing can be stored",
         "status": 503,
         "detail": detail,
         "instance": "/readyz",
         "errorCode": code,
         "message": detail,
+        "requestId": new_id(),
     }

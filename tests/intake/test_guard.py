@@ -313,6 +313,6 @@ async def test_no_method_but_those_of_a_call_does_anything(shop: Shop) -> None:
         "OPTIONS": 405,
         "OPTIONS *": 404,
         "TRACE": 405,
-        "GET for a POST": 404,  # it asks for a batch of that name
+        "GET for a POST": 405,
         "an unknown one": 400,
     }

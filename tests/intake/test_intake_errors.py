@@ -445,6 +445,9 @@ async def test_an_address_that_leads_nowhere_is_404(pos: Pos) -> None:
         ("DELETE", CONTACTS, "POST"),
         ("PUT", f"{CONTACTS}/{GUID}", "PATCH"),
         ("DELETE", "/agent/v1/changes", "GET"),
+        ("PATCH", f"{CONTACTS}/id", "GET"),
+        ("PATCH", f"{CONTACTS}/transactions", "GET"),
+        ("GET", "/agent/v1/batches/seal", "POST"),
     ],
 )
 async def test_a_wrong_method_is_405_and_names_the_right_ones(

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from world import eventually
 
+from agent.sandbox import Sandbox
+
 Start = Callable[..., Awaitable[Any]]
 BY_EMAIL = "/api/v3/contacts/id?email=vera@example.test"
 
@@ -93,6 +95,25 @@ async def test_unknown_customer_is_never_not_found_offline(till: Any) -> None:
 
     assert (status, body["errorCode"]) == (503, "EngageUnreachable")
     assert "Retry-After" in headers
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "contacts/id?email=vera@example.test",
+        "contacts/2e40b702-2767-4abe-ae99-aa510108e22b",
+        "contacts/transactions?contactId=2e40b702-2767-4abe-ae99-aa510108e22b",
+    ],
+)
+async def test_404_for_a_call_that_engage_does_not_have_is_no_not_found(
+    start: Start, sandbox: Sandbox, question: str
+) -> None:
+    till = await start(engage={"base_url": f"{sandbox.engage_url}/elsewhere"})
+
+    status, body, _ = await till.pos.call("GET", f"/api/v3/{question}")
+
+    assert sandbox.requests[-1].status == 404
+    assert (status, body["errorCode"]) == (503, "EngageUnreachable")
 
 
 async def test_another_question_is_asked(till: Any) -> None:

@@ -112,6 +112,12 @@ async def test_unknown_etag_stores_nothing(till: Any, contact_id: str, etag: str
     assert (await till.pos.get("/agent/v1/changes"))["items"] == []
 
 
+async def test_what_can_be_no_contact_is_not_found_before_its_etag_is_looked_at(till: Any) -> None:
+    status, body, _ = await patch(till, "42", '"never-served"', {"city": "Lund"})
+
+    assert (status, body["errorCode"]) == (404, "NotFound")
+
+
 async def test_etag_of_another_contact_is_unknown(till: Any, contact_id: str) -> None:
     etag, _ = await shown(till, till.sandbox.seed(email="per@example.test"))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import description
 from patience import PATIENCE_S, eventually
 
 from agent import config
@@ -45,7 +46,7 @@ class Pos:
     def __init__(self, url: str, token: str, session: aiohttp.ClientSession) -> None:
         self.url = url
         self.token = token
-        self._session = session
+        self.session = session
 
     async def __call__(
         self,
@@ -63,13 +64,15 @@ class Pos:
             given.setdefault("apikey", token or self.token)
         if data is not None and not any(name.lower() == "content-type" for name in given):
             given["Content-Type"] = "application/json"
-        async with self._session.request(
+        async with self.session.request(
             method, self.url + path, json=body, data=data, headers=given
         ) as response:
             content = await response.read()
-            return Answer(
+            answer = Answer(
                 response.status, response.headers.copy(), json.loads(content) if content else None
             )
+        description.check(method, path, answer.status, answer.headers, answer.body)
+        return answer
 
     async def create(
         self, email: str, body: Mapping[str, Any] | None = None, **more: str

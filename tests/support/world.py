@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
+import description
 from patience import PATIENCE_S, eventually
 
 from agent import config
@@ -86,7 +87,9 @@ class Pos:
             method, self.url + path, json=body, headers=sent
         ) as response:
             text = await response.text()
-            return response.status, json.loads(text) if text else None, response.headers
+            answer = json.loads(text) if text else None
+        description.check(method, path, response.status, response.headers, answer)
+        return response.status, answer, response.headers
 
     async def get(self, path: str) -> Any:
         status, body, _ = await self.call("GET", path)

@@ -27,6 +27,7 @@ class StylesheetProblem(RouteError):
     """The stylesheet of `fallback.xslt` cannot be used."""
 
     code = "StylesheetProblem"
+    retry_after_s = 300  # a person has to mend it; asking again at once helps nobody
 
 
 class NotTurned(Exception):
