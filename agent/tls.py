@@ -66,10 +66,12 @@ class Certificate:
         if self._ends_at is None or self._ends_at - now > _WARN_BEFORE:
             return None
         verb = "ended" if self._ends_at <= now else "ends"
+        # No date of digits alone: on the page that would pass for a personal number.
+        day = f"{self._ends_at.day} {self._ends_at:%B %Y}"
         return (
-            f"The agent's own certificate {verb} on {self._ends_at:%Y-%m-%d}; POS software that "
-            "checks it does not talk to the agent after that. Put a new one in place of "
-            f"{self._certificate_file} and of its key; no restart is needed."
+            f"The agent's own certificate {verb} on {day}. POS software that checks it does not "
+            f"talk to the agent after that. Put a new one in place of {self._certificate_file} "
+            "and of its key; no restart is needed."
         )
 
     def _renew(self) -> None:

@@ -186,8 +186,7 @@ def _tls_hints(config: Config) -> Iterator[Problem]:
     with contextlib.suppress(TlsProblem):
         certificate.context()
     if problem := certificate.problem:
-        what, _, remedy = problem.partition("; ")
-        yield Problem("[server] tls_certificate_file", what, remedy)
+        yield Problem("[server] tls_certificate_file", problem)
 
 
 def _host_hints(config: Config) -> Iterator[Problem]:

@@ -1,8 +1,8 @@
 """Who may call at all: Host, Origin, caller and media type. Runs before anything reads a body.
 
 A shop's till also runs a web browser. DNS rebinding is stopped by the exact list of hosts, a
-foreign page by Origin and Sec-Fetch-Site, another program by the token. What is decided here and
-why stands in docs/security.md.
+foreign page by Origin and Sec-Fetch-Site, another program by the token (docs/operating.md, "Who can
+reach the agent"; decision 0016).
 """
 
 from __future__ import annotations

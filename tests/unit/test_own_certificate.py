@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from certificates import write_certificate
 
+from agent.events import mask
 from agent.tls import Certificate, TlsProblem, certificate_of, leaf_of
 
 
@@ -139,6 +140,7 @@ def test_end_is_told_two_weeks_before(tmp_path: Path, days: int, words: str | No
     certificate.context()
 
     assert (certificate.problem is None) if words is None else words in str(certificate.problem)
+    assert certificate.problem is None or mask(certificate.problem) == certificate.problem
 
 
 def test_end_comes_nearer_while_the_agent_runs(files: tuple[Path, Path]) -> None:
