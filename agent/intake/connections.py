@@ -27,6 +27,8 @@ HEAD_LIMIT = 16 * 1024
 _READ_SIZE = 4 * 1024
 # Beyond the limit, so many at once are still listened to, to tell them so.
 RESERVE = 64
+# Of these, nobody is waited for longer: whoever says nothing keeps others from being told.
+_RESERVE_S = 2.0
 # In a burst places become free at once; only when they do not, callers are told.
 _BURST_S = 0.25
 # Between two requests of one caller; a POS that comes later opens a new connection.
@@ -184,6 +186,8 @@ class Connection(web.RequestHandler):
         """Cut the connection if it has kept the agent waiting too long; give the reason then."""
         if self._line is None:
             return None
+        if self.is_crowded:
+            timeout_s = min(timeout_s, _RESERVE_S)
         unsent = self._line.get_write_buffer_size()
         if not 0 < self._unsent <= unsent:  # the caller takes something, or there is nothing
             self._unsent_since = now

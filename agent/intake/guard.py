@@ -7,12 +7,14 @@ reach the agent"; decision 0016).
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from agent import events
 from agent.errors import (
     ForbiddenOrigin,
     MethodNotAllowed,
@@ -69,8 +71,7 @@ class Guard:
         cookie and form itself and therefore needs neither a token in a header nor JSON."""
         self._ways = ways  # tried in this order
         self._admits_person = admits_person
-        own = f"[{listens_on}]" if ":" in listens_on else listens_on
-        self._own_names = {*_LOOPBACK_NAMES, own.lower()}
+        self._own_names = {*_LOOPBACK_NAMES, *_name_of(listens_on)}
         self._hosts = {host.lower() for host in allowed_hosts}
         self._origins = {origin.lower() for origin in allowed_origins}
 
@@ -144,15 +145,25 @@ class WrongTokens:
         self._monotonic = monotonic
         self._left = float(self.BURST)
         self._at = monotonic()
+        self._is_told = False
 
     def one_more(self) -> None:
         """Count a wrong token. Raises TooManyWrongTokens if there were too many."""
         now = self._monotonic()
         self._left = min(self.BURST, self._left + max(0.0, now - self._at) * self.PER_S)
         self._at = now
+        if self._left >= self.BURST:
+            self._is_told = False
         if self._left < 1:
+            self._tell()
             raise TooManyWrongTokens
         self._left -= 1
+
+    def _tell(self) -> None:
+        """Log it once, until it has been quiet for a while: the log is no place to fill, either."""
+        if not self._is_told:
+            self._is_told = True
+            events.log().warning("wrong_tokens", count=self.BURST)
 
 
 class TokenInHeader:
@@ -250,6 +261,13 @@ def _only(request: web.Request, name: str) -> str:
     if len(values) > 1:
         raise ForbiddenOrigin
     return values.pop() if values else ""
+
+
+def _name_of(address: str) -> set[str]:
+    """Give the host by which an address is called; "every address" is no name for one."""
+    if ipaddress.ip_address(address).is_unspecified:
+        return set()
+    return {f"[{address}]" if ":" in address else address}
 
 
 def _authority(address: str) -> set[str]:

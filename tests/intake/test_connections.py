@@ -15,6 +15,7 @@ from raw_http import Line, line_to
 from running_agent import CONTACTS, Pos, Shop, eventually, open_shop
 
 from agent.commands.running_agent import COMMAND_TOKEN
+from agent.delivery import dispatcher
 from agent.intake import connections
 from agent.intake.listening import Door
 
@@ -254,6 +255,19 @@ async def test_a_thousand_beyond_the_limit_are_all_told(small: Shop) -> None:
     assert set(answers) == {503}
 
 
+async def test_whoever_says_nothing_keeps_no_place_of_the_reserve(
+    small: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_RESERVE_S", 0.1)
+    async with contextlib.AsyncExitStack() as stack:
+        await crowd(stack, small)
+        for _ in range(connections.RESERVE + 1):
+            await stack.enter_async_context(line_to(small.agent.url))
+
+        async with line_to(small.agent.url) as line:
+            assert (await line.ask("GET /healthz")).status == 200
+
+
 async def test_connections_that_rest_make_room(
     small: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,8 +291,9 @@ async def test_room_is_there_again_when_others_have_gone(small: Shop) -> None:
 
 
 async def test_callers_who_hang_up_count_while_their_requests_are_worked_on(
-    small: Shop,
+    small: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dispatcher, "_LAST_CALLS_S", 0.1)  # the end of the test need not wait
     small.sandbox.set_fault("hang", method="POST")
     lines = [await Line.open(small.agent.url) for _ in range(8)]
     for number, line in enumerate(lines):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
+from certificates import write_certificate
 from raw_http import line_to
 from running_agent import CONTACTS, Shop, open_shop
 
@@ -106,6 +110,31 @@ async def test_nothing_but_the_host_header_names_the_host(shop: Shop) -> None:
         "the whole address": 200,
         "a proxy is asked": 405,
     }
+
+
+async def test_an_agent_on_every_address_is_called_by_none_of_them(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path / "tls")
+    everywhere = {
+        "host": "0.0.0.0",
+        "tls_certificate_file": str(certificate),
+        "tls_key_file": str(key),
+        "allowed_hosts": ["till-7.shop.test"],
+    }
+    async with open_shop(tmp_path, {"server": everywhere}) as shop:
+        port = shop.agent.server.port
+        hosts = (f"0.0.0.0:{port}", f"192.0.2.7:{port}", f"127.0.0.1:{port}", "till-7.shop.test")
+        statuses = [await status_over_tls(shop.agent.url, host, certificate) for host in hosts]
+
+    assert statuses == [421, 421, 200, 200]
+
+
+async def status_over_tls(url: str, host: str, certificate: Path) -> int:
+    trusted = ssl.create_default_context(cafile=str(certificate))
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(url + "/healthz", headers={"Host": host}, ssl=trusted) as answer,
+    ):
+        return answer.status
 
 
 # --- pages ----------------------------------------------------------------------------------------
@@ -236,6 +265,25 @@ async def test_wrong_tokens_are_slowed_down_and_the_right_one_never_is(shop: Sho
         ("TooManyWrongTokens", "1")
     }
     assert (right.status, none.status) == (200, 401)
+
+
+def test_wrong_tokens_are_logged_once_until_it_is_quiet(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = 1000.0
+    wrong = WrongTokens(lambda: now)
+
+    def many() -> None:
+        for _ in range(3 * WrongTokens.BURST):
+            with contextlib.suppress(TooManyWrongTokens):
+                wrong.one_more()
+
+    many()
+    many()
+    assert capsys.readouterr().out.count("wrong_tokens") == 1
+    now += WrongTokens.BURST / WrongTokens.PER_S
+    many()
+    assert capsys.readouterr().out.count("wrong_tokens") == 1
 
 
 def test_wrong_tokens_are_forgiven_with_time() -> None:
