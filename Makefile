@@ -38,7 +38,7 @@ test: $(INSTALLED) ## Run the quick tests
 test-system: $(INSTALLED) system-tools ## Run the tests that need the machine: sshd, Chromium, kills
 	$(BIN)/python -m pytest -m system $(ARGS)
 
-soak: $(INSTALLED) ## Play thousands of random histories: make soak ARGS="--histories 20000 --first 1"
+soak: $(INSTALLED) ## Play 90 days offline, then random histories: make soak ARGS="--histories 9000"
 	$(BIN)/python tests/proof $(ARGS)
 
 bench: $(INSTALLED) ## Measure how fast changes are taken and delivered
