@@ -47,7 +47,7 @@ test-system: $(INSTALLED) system-tools ## Run what needs the machine, minutes or
 screenshots: $(INSTALLED) system-tools ## Take the pictures of the page anew (docs/images)
 	TILL_AGENT_SCREENSHOTS=docs/images $(BIN)/python -m pytest -m system tests/browser/test_screenshots.py
 
-soak: $(INSTALLED) ## Play thousands of random histories: make soak ARGS="--histories 20000 --first 1"
+soak: $(INSTALLED) ## Play 90 days offline, then random histories: make soak ARGS="--histories 9000"
 	$(BIN)/python tests/proof $(ARGS)
 
 bench: $(INSTALLED) ## Measure how fast changes are taken and delivered

@@ -1,7 +1,8 @@
-"""Plays many histories on all processors: `python tests/proof --histories 20000 --first 1`.
+"""Plays what takes minutes: a long outage, then many histories on all processors.
 
-Goes on after a failure and lists the numbers in the end; `--play <number>` plays one again and
-shows its log.
+`python tests/proof` plays both; `--changes 100000 --days 90` only the outage, `--histories 20000
+--first 1` only histories. Goes on after a history that fails and lists the numbers in the end;
+`--play <number>` plays one again and shows its log.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import long_outage
 from history_steps import numbered
 from history_world import BrokenError, outcome_of, play_number
 
@@ -34,13 +36,33 @@ def _show(number: int) -> int:
 def main() -> int:
     """Play, and say what broke; the exit code is 1 if anything did."""
     chooser = argparse.ArgumentParser(prog="python tests/proof", description=__doc__)
-    chooser.add_argument("--histories", type=int, default=2000)
+    chooser.add_argument("--changes", type=int, help="taken without a line (100,000)")
+    chooser.add_argument("--days", type=float, default=90, help="without a line (90)")
+    chooser.add_argument("--histories", type=int, help="how many (2,000)")
     chooser.add_argument("--first", type=int, default=int(time.time()) * 100_000)
     chooser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     chooser.add_argument("--play", type=int, help="only this one, with its log")
     given = chooser.parse_args()
     if given.play is not None:
         return _show(given.play)
+    if given.changes is None and given.histories is None:
+        given.changes, given.histories = 100_000, 2000
+    codes = [_play_outage(given.changes, given.days) if given.changes else 0]
+    codes.append(_play_all(given) if given.histories else 0)
+    return max(codes)
+
+
+def _play_outage(changes: int, days: float) -> int:
+    print(f"{changes:,} changes in {days:g} days without a line", flush=True)
+    try:
+        long_outage.main(changes, days)
+    except BrokenError as error:
+        print(f"broken: {str(error)[:1000]}", flush=True)
+        return 1
+    return 0
+
+
+def _play_all(given: argparse.Namespace) -> int:
     print(f"Histories {given.first} to {given.first + given.histories - 1}", flush=True)
     numbers = range(given.first, given.first + given.histories)
     broken: list[int] = []

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import pytest
@@ -72,6 +72,9 @@ class Person:
     ids: list[str] = field(default_factory=list)  # as answered, ref and GUID
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     renames: int = 0
+
+
+W = TypeVar("W", bound="HistoryWorld")
 
 
 class BrokenError(AssertionError):
@@ -142,7 +145,6 @@ class HistoryWorld:
         await self._stack.aclose()
 
     def _write_till(self) -> Till:
-        setup = self.setup
         return write_till(
             self.folder / "till0",
             engage_url=self.sandbox.engage_url,
@@ -153,24 +155,28 @@ class HistoryWorld:
             sftp_password=self.sandbox.sftp_password,
             sftp_directory=self.sandbox.import_directory,
             host_key_line=self.sandbox.host_key_line,
-            settings={
-                "engage": {
-                    "create_timeout_s": 11,
-                    "timeout_s": 20,
-                    "max_requests_per_s": 20,
-                    "backlog_requests_per_s": 5,
-                },
-                "retry": {"waits_s": [2, 5, 10, 30], "api_attempts": setup["api_attempts"]},
-                "link": {"offline_after": 3, "probe_s": 5},
-                "fallback": {
-                    "transport": setup["transport"],
-                    "seal_after_s": setup["seal_after_s"],
-                    "api_drain_max": setup["api_drain_max"],
-                    "max_contacts": min(setup["max_contacts"], 4000),
-                },
-                "sftp": {"poll_s": 10, "timeout_s": 15},
-            },
+            settings=self._settings(),
         )
+
+    def _settings(self) -> dict[str, dict[str, Any]]:
+        setup = self.setup
+        return {
+            "engage": {
+                "create_timeout_s": 11,
+                "timeout_s": 20,
+                "max_requests_per_s": 20,
+                "backlog_requests_per_s": 5,
+            },
+            "retry": {"waits_s": [2, 5, 10, 30], "api_attempts": setup["api_attempts"]},
+            "link": {"offline_after": 3, "probe_s": 5},
+            "fallback": {
+                "transport": setup["transport"],
+                "seal_after_s": setup["seal_after_s"],
+                "api_drain_max": setup["api_drain_max"],
+                "max_contacts": min(setup["max_contacts"], 4000),
+            },
+            "sftp": {"poll_s": 10, "timeout_s": 15},
+        }
 
     async def _start(self) -> None:
         self._agent = Agent(config.load(self._till.config_path), self.clock)
@@ -585,7 +591,7 @@ def _path(who: Person, by: int) -> str:
 
 def _number(value: Any) -> int:
     head = str(value).partition(" ")[0] if value is not None else ""
-    return int(head) if len(head) == 5 and head.isdigit() else 0
+    return int(head) if len(head) >= 5 and head.isdigit() else 0
 
 
 def _elements(self: Writer, batch: Batch, _: Any) -> Iterator[Element]:
@@ -601,8 +607,11 @@ def _elements(self: Writer, batch: Batch, _: Any) -> Iterator[Element]:
 
 @contextlib.contextmanager
 def history(
-    folder: Path, setup: Mapping[str, Any], seed: int = 0
-) -> Iterator[tuple[VirtualLoop, HistoryWorld]]:
+    folder: Path,
+    setup: Mapping[str, Any],
+    seed: int = 0,
+    world_type: type[W] = HistoryWorld,  # type: ignore[assignment]
+) -> Iterator[tuple[VirtualLoop, W]]:
     """Give a loop and an open world on it; both are gone afterwards, whatever happened."""
     state = random.getstate()
     random.seed(seed)  # the agent's jitter
@@ -610,7 +619,7 @@ def history(
     asyncio.set_event_loop(loop)
     configured = structlog.get_config()
     with pytest.MonkeyPatch.context() as patch, sqlite_on_the_loop():
-        world = HistoryWorld(folder, setup, seed, loop)
+        world = world_type(folder, setup, seed, loop)
 
         def hear(_: Any, __: str, event: Any) -> Any:
             world.note_event(event.pop("event"), event)

@@ -46,7 +46,7 @@ class Gate:
         on all of several contacts, or on a sample as well.
         """
         found = {
-            position: Unfit("CannotBeWritten", f"{problem}", problem.attribute)
+            position: Unfit(code="CannotBeWritten", what=f"{problem}", attribute=problem.attribute)
             for position, problem in _misshapen(elements)
         }
         if self._stylesheet is not None:
@@ -71,7 +71,8 @@ class Gate:
             )
         return {
             position: Unfit(
-                "StylesheetFailed", f"The stylesheet of fallback.xslt {error.what} on this contact."
+                code="StylesheetFailed",
+                what=f"The stylesheet of fallback.xslt {error.what} on this contact.",
             )
             for position, error in errors.items()
         }
