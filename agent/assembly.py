@@ -39,6 +39,7 @@ from agent.delivery.stall import StallDetector
 from agent.errors import AgentError, IntakeError, JournalError, JournalUnavailable
 from agent.intake import description, server
 from agent.intake.contacts import ContactCalls
+from agent.intake.customers import Customers
 from agent.intake.desk import Desk, RouteSwitch
 from agent.intake.guard import COMMANDS, Guard, TokenInHeader, WrongTokens
 from agent.intake.listening import Server
@@ -334,6 +335,12 @@ class Agent:
             seal=self._seal,
             routes=self._switches(),
         )
+        customers = Customers(
+            self.journal,
+            self.clock,
+            digest=self._digest,
+            forget=self.lookups.cache.forget_absences,
+        )
         wrong_tokens = WrongTokens(self.clock.monotonic)
         page_calls, admits_person = self._page_calls(desk, wrong_tokens)
         guard = Guard(
@@ -348,6 +355,7 @@ class Agent:
                 *self.lookups.routes(),
                 *calls.routes(),
                 *desk.routes(),
+                *customers.routes(),
                 *description.routes(),
                 *page_calls,
             ],

@@ -138,6 +138,12 @@ class Conflict(IntakeError):
     code = "Conflict"
 
 
+class OpenChanges(Conflict):
+    """Changes of this customer are still open, so nothing was erased."""
+
+    code = "OpenChanges"
+
+
 class PreconditionFailed(IntakeError):
     """The ETag in If-Match is not one that this agent served. Nothing was stored; read the contact
     again."""

@@ -76,6 +76,7 @@ class Schedule:
         members = await self._journal.write(partial(register.prune_gone, before=gone))
         if removed or in_batches or keys or members:
             await self._journal.scrub()
+        await self._journal.finish_removing()
         events.log().info("pruned", changes=removed, count=keys)
         return removed
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from agent import __version__
 from agent.commands.batches import add_batches
 from agent.commands.changes import add_changes
+from agent.commands.contacts import add_contacts
 from agent.commands.host_key import add_host_key
 from agent.commands.journal import add_journal
 from agent.commands.parts import BAD_CONFIG, FAILED, NO_JOURNAL, NOT_RUNNING, OK
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     add_setup(commands)
     add_status(commands)
     add_changes(commands)
+    add_contacts(commands)
     add_batches(commands)
     add_tokens(commands)
     add_host_key(commands)

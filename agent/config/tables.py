@@ -644,7 +644,7 @@ class Register:
         default=500_000,
         metadata=about(
             _count(1, 10_000_000),
-            "The most members that are kept; each takes some 200 bytes of the disk.",
+            "The most members that are kept; each takes some 250 bytes of the disk.",
             unit="members",
         ),
     )

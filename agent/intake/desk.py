@@ -11,11 +11,10 @@ from aiohttp import web
 
 from agent.change import Change, Kind, Payload, State
 from agent.clock import Clock, to_text
-from agent.contact import KEY_ATTRIBUTES
 from agent.errors import MalformedRequest, NotFound
 from agent.intake import answers, payload
 from agent.intake.server import language_of, read_body
-from agent.journal import batches, changes, contacts
+from agent.journal import batches, changes
 from agent.journal.driver import Connection
 from agent.journal.journal import Journal
 
@@ -59,7 +58,6 @@ class Desk:
             web.post(f"{base}/changes/{{id}}/retry", self.retry),
             web.post(f"{base}/changes/{{id}}/discard", self.discard),
             web.put(f"{base}/changes/{{id}}/payload", self.mend),
-            web.get(f"{base}/contacts/{{ref}}", self.show_contact),
             web.get(f"{base}/batches", self.list_batches),
             web.get(f"{base}/batches/{{name:(?!seal$)[^{{}}/]+}}", self.show_batch),
             web.post(f"{base}/batches/seal", self.seal_batches),
@@ -197,27 +195,6 @@ class Desk:
     async def resume_route(self, route: str) -> None:
         """Go on, and do not wait for the next probe. Raises NotFound."""
         await self._switch(route).resume()
-
-    # --- contacts -----------------------------------------------------------------------------
-
-    async def show_contact(self, request: web.Request) -> web.Response:
-        """`GET contacts/{ref}`: ref, contactId, which keys are known (names only), open changes."""
-        public_id = request.match_info["ref"]
-
-        def look(db: Connection) -> dict[str, Any]:
-            contact = contacts.find(db, public_id)
-            if contact is None:
-                raise NotFound("This till knows no contact with that id.")
-            known = {key.name for key in contacts.keys(db, contact.lane)}
-            return {
-                "ref": contact.ref,
-                "contactId": contact.contact_id,
-                "contactType": contact.contact_type,
-                "keys": [name for name in KEY_ATTRIBUTES if name in known],
-                "openChanges": [change.id for change in changes.open_of_lane(db, contact.lane)],
-            }
-
-        return _answer(await self._journal.read(look))
 
     # --- batches ------------------------------------------------------------------------------
 

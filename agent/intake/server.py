@@ -49,6 +49,7 @@ STATUS_OF = {
     "MethodNotAllowed": 405,
     "TooSlow": 408,
     "Conflict": 409,
+    "OpenChanges": 409,
     "Discarded": 409,
     "MultipleMatches": 409,
     "PreconditionFailed": 412,

@@ -16,7 +16,7 @@ import os
 import re
 import sqlite3
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +40,10 @@ Work = Callable[[Connection], T]
 GROUP_LIMIT = 256
 # As many as may wait; beyond it the POS hears "Overloaded" at once instead of a late answer.
 WAITING_LIMIT = 2048
+
+# A slow disk writes it anew within seconds; sign-ups wait meanwhile.
+_LARGEST_REWRITTEN = 256 * 1024 * 1024
+_LOOKED_THROUGH_AT_ONCE = 1024 * 1024
 
 _FULL, _IOERR, _CORRUPT, _NOTADB = 13, 10, 11, 26
 
@@ -301,6 +305,39 @@ class Database:
                     "stand in it until it is written anew."
                 ) from error
 
+    async def holds(self, traces: Sequence[bytes]) -> bool:
+        """Say whether any of these bytes stand in the database file; reads all of it.
+
+        For after a scrub(). SQLite overwrites what it deletes, but not the copies that it left in
+        the unused part of a page when it moved a row to another one. An encrypted file has none
+        that could be read.
+        """
+        if self.driver.key is not None or not traces:
+            return False
+        try:
+            return await asyncio.to_thread(_file_holds, self.path, traces)
+        except OSError as error:
+            raise JournalUnavailable(
+                f"The journal {self.path} cannot be looked through: {error.strerror}."
+            ) from error
+
+    async def rewrite(self) -> bool:
+        """Write the whole file anew, from what it holds now; everybody who writes waits.
+
+        Gives False where the file is too large for that, or the disk too full.
+        """
+        size = await asyncio.to_thread(lambda: self.path.stat().st_size)
+        disk = os.statvfs(self.path.parent)
+        if size > _LARGEST_REWRITTEN or disk.f_bavail * disk.f_frsize < 3 * size:
+            return False
+        if self._writer is None:
+            raise JournalUnavailable
+        try:
+            await self._writer.run(lambda db: db.execute("VACUUM"))
+        except self.driver.module.Error as error:
+            raise JournalUnavailable(f"The journal cannot be written anew ({error}).") from error
+        return True
+
     # --- reading ------------------------------------------------------------------------------
 
     async def read(self, work: Work[T]) -> T:
@@ -338,6 +375,18 @@ async def _close_all(*connections: _Connection | None) -> None:
 def _primary_code(error: BaseException) -> int | None:
     code = getattr(error, "sqlite_errorcode", None)
     return code & 0xFF if isinstance(code, int) else None
+
+
+def _file_holds(path: Path, traces: Sequence[bytes]) -> bool:
+    overlap = max(map(len, traces)) - 1
+    with path.open("rb") as file:
+        tail = b""
+        while piece := file.read(_LOOKED_THROUGH_AT_ONCE):
+            text = tail + piece
+            if any(trace in text for trace in traces):
+                return True
+            tail = text[-overlap:] if overlap else b""
+    return False
 
 
 def _truncate_wal(db: Connection) -> bool:

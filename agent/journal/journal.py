@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from agent.change import Change
 from agent.clock import Clock, to_text
 from agent.contact import new_id
 from agent.errors import IntakeError, JournalError, JournalFull, JournalUnavailable
-from agent.journal import batches, changes, marker
+from agent.journal import batches, changes, marker, meta
 from agent.journal.database import Database
 from agent.journal.driver import Connection
 from agent.journal.news import News, Settled
@@ -59,6 +59,8 @@ class Journal:
         try:
             taken_over = await self.write(self._start)
             await self.leave_mark()
+            with contextlib.suppress(JournalError):  # it is tried again; nothing else depends on it
+                await self.finish_removing()
         except BaseException:
             await self.database.close()
             raise
@@ -107,6 +109,27 @@ class Journal:
     async def scrub(self) -> bool:
         """Write what was erased through to the file; False while a foreign reader prevents it."""
         return await self.database.scrub()
+
+    async def remove_traces(self, traces: Sequence[bytes]) -> bool:
+        """See to it that what was erased stands in the journal's files no more.
+
+        Looks for these bytes in the file, and writes it anew if they are still there. Gives False
+        where something may be left, and finish_removing() is to try again: a foreign program reads
+        the journal, or it is too large to be written anew.
+        """
+        is_clean = await self.database.scrub()
+        if await self.database.holds(traces):
+            is_clean = await self.database.rewrite() and await self.database.scrub()
+        if is_clean:
+            await self.write(meta.forget_traces)
+        return is_clean
+
+    async def finish_removing(self) -> None:
+        """Bring to its end what remove_traces() did not; whose they are, nobody knows any more."""
+        if not await self.read(meta.has_traces):
+            return
+        if await self.database.rewrite() and await self.database.scrub():
+            await self.write(meta.forget_traces)
 
     async def record(self, request: changes.Request) -> changes.Recorded:
         """Store what the POS asked for, before it is answered.

@@ -20,3 +20,18 @@ def paused(db: Connection) -> tuple[Route, ...]:
     """Give the routes that a person paused."""
     names = {row["name"] for row in db.execute("SELECT name FROM meta")}
     return tuple(route for route in Route if f"paused_{route}" in names)
+
+
+def note_traces(db: Connection) -> None:
+    """Store that bytes of somebody who was erased may still stand in the file."""
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('traces', 'yes')")
+
+
+def forget_traces(db: Connection) -> None:
+    """Store that none are left."""
+    db.execute("DELETE FROM meta WHERE name = 'traces'")
+
+
+def has_traces(db: Connection) -> bool:
+    """Say whether some may be left."""
+    return db.execute("SELECT 1 FROM meta WHERE name = 'traces'").fetchone() is not None

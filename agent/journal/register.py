@@ -168,6 +168,44 @@ def _is_same(db: Connection, entry: Entry, member: int) -> bool:
     return False
 
 
+# --- one member ---------------------------------------------------------------------------------
+
+_IS_MEMBER = """
+SELECT 1 FROM members WHERE gone IS NULL AND (contact_id = :contact_id OR lane = :lane)"""
+_ERASE_BY_LANE = "DELETE FROM members WHERE lane = ? AND contact_id IS NULL"
+_ERASE_BY_ID = """
+INSERT INTO members (contact_id, told_at, gone) VALUES (?, ?, 'erased')
+ON CONFLICT (contact_id) DO UPDATE SET gone = 'erased', contact_type = NULL, lane = NULL
+RETURNING member"""
+
+
+def is_member(db: Connection, contact_id: str | None, lane: int) -> bool:
+    """Say whether a contact is known from an export."""
+    parameters = {"contact_id": contact_id, "lane": lane}
+    return db.execute(_IS_MEMBER, parameters).fetchone() is not None
+
+
+def erase_member(db: Connection, contact_id: str | None, lane: int, now: str) -> None:
+    """Erase a member on request: no later export brings back who has this GUID."""
+    db.execute(_ERASE_BY_LANE, (lane,))
+    if contact_id is not None:
+        row = db.execute(_ERASE_BY_ID, (contact_id, now)).fetchone()
+        db.execute(_DROP_KEYS, (row["member"],))
+
+
+_ERASE_NAMELESS = """
+DELETE FROM members WHERE contact_id IS NULL AND member IN
+  (SELECT member FROM member_keys WHERE digest = ? AND name = ?)"""
+
+
+def erase_nameless(db: Connection, asked: Iterable[Asked]) -> None:
+    """Erase members without a GUID who have one of these keys.
+
+    An export may bring them back: without a GUID nobody can tell that they are the same.
+    """
+    db.executemany(_ERASE_NAMELESS, [_place(each) for each in asked if each.digest is not None])
+
+
 # --- files --------------------------------------------------------------------------------------
 
 

@@ -84,6 +84,7 @@ DELETE FROM served WHERE rowid IN (SELECT rowid FROM served
   WHERE (shelf = 'shown') = (:shelf = 'shown') ORDER BY used DESC LIMIT -1 OFFSET :limit)"""
 _ERASE_OLD = f"DELETE FROM served WHERE shelf = :shelf AND {_AGE} > :limit"
 _ERASE_CONTACT = "DELETE FROM served WHERE contact = ? AND fetched_at < ?"
+_COUNT_CONTACT = "SELECT count(*) AS n FROM served WHERE contact = ?"
 _LAST_ATTEMPT = "SELECT coalesce(max(number), 0) AS number FROM attempts"
 _PROGRESS = """
 SELECT (SELECT coalesce(max(seq), 0) FROM changes) AS newest,
@@ -139,6 +140,19 @@ def erase_contact(db: Connection, public_id: str, before: str = "9") -> int:
 
     `before`: only what was fetched earlier than that (UTC, ISO 8601). Gives how many answers.
     """
+    return sum(
+        db.execute(_ERASE_CONTACT, (name, before)).rowcount for name in _names(db, public_id)
+    )
+
+
+def count_of_contact(db: Connection, public_id: str) -> int:
+    """Count what is kept of a contact, under whichever of its names."""
+    counted = [db.execute(_COUNT_CONTACT, (name,)).fetchone() for name in _names(db, public_id)]
+    return sum(row["n"] for row in counted)
+
+
+def _names(db: Connection, public_id: str) -> set[str]:
+    """Give every id under which something may be kept of a contact: its GUID and its refs."""
     names = {public_id.lower()}
     if contact := contacts.find(db, public_id):
         rows = db.execute(
@@ -147,7 +161,7 @@ def erase_contact(db: Connection, public_id: str, before: str = "9") -> int:
         names.update(row["ref"] for row in rows)
         if contact.contact_id:
             names.add(contact.contact_id)
-    return sum(db.execute(_ERASE_CONTACT, (name, before)).rowcount for name in names)
+    return names
 
 
 def _clocks(moment: Moment) -> dict[str, Any]:
@@ -231,13 +245,14 @@ _OWN = """
 SELECT ch.kind, ch.state, ch.holds, ch.existed, ch.payload, ch.payload_sha256, ch.settled_at,
   (SELECT coalesce(max(a.number), 0) FROM attempts a
     WHERE a.change = ch.seq AND a.outcome IN ('delivered', 'rejected')) AS ended
-  FROM changes ch WHERE ch.lane = ? AND ch.state <> 'discarded' ORDER BY ch.seq"""
+  FROM changes ch WHERE ch.lane = ? AND ch.state <> 'discarded' AND ch.erased = 0
+ ORDER BY ch.seq"""
 
 
 def own(db: Connection, public_id: str) -> tuple[Contact | None, tuple[Own, ...]]:
     """Give a contact by its ref or GUID, with what this till asked for it, oldest first.
 
-    What was discarded is left out, and what the disk has damaged.
+    What was discarded is left out, what was erased, and what the disk has damaged.
     """
     contact = contacts.find(db, public_id)
     if contact is None:

@@ -38,6 +38,7 @@ CONFIRM = _move("confirm", State.IMPORTED, State.CONFIRMED, "verifier")
 MISS = _move("miss", State.IMPORTED, State.REJECTED, "verifier")
 RETRY = _move("retry", State.REJECTED, State.WAITING, "a person")
 DISCARD = _move("discard", State.REJECTED, State.DISCARDED, "a person")
+ERASE = _move("erase", (State.WAITING, State.REJECTED), State.DISCARDED, "erasing its customer")
 ORPHAN = _move("orphan", State.WAITING, State.REJECTED, "discarding its create")
 
 MOVES = (
@@ -55,6 +56,7 @@ MOVES = (
     MISS,
     RETRY,
     DISCARD,
+    ERASE,
     ORPHAN,
 )
 

@@ -150,6 +150,10 @@ class Cache:
             del self._absences[next(iter(self._absences))]
         self._absences[question] = _Absence(self._clock.monotonic(), progress)
 
+    def forget_absences(self) -> None:
+        """Forget all of that: a question names somebody, and somebody was erased."""
+        self._absences.clear()
+
     # --- tidying --------------------------------------------------------------------------------
 
     async def run(self) -> None:

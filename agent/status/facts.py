@@ -121,6 +121,7 @@ class Facts:
     refused: tuple[RefusedChange, ...]  # the newest ones
     troubles: tuple[Trouble, ...]  # kinds of failed tries, the latest first
     register: RegisterFill | None = None  # None: no export is read
+    erased_here: int = 0  # customers erased lately who are, or may be, in Engage still
 
     @property
     def can_accept(self) -> bool:

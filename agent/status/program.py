@@ -55,6 +55,7 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         },
         "lastDelivery": snapshot.last_delivery,
         "register": _register_json(snapshot.register) if snapshot.register else None,
+        "erasedHere": snapshot.erased_here,
         "clockAheadSeconds": _rounded(snapshot.clock_ahead_s),
         "today": _today_json(snapshot),
         "hours": [

@@ -11,18 +11,18 @@ import os
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from agent import __version__
 from agent.change import Change, Route, State
-from agent.clock import Clock
+from agent.clock import Clock, to_text
 from agent.config import Config, config_hash
 from agent.errors import AgentError, JournalFull, JournalUnavailable, Overloaded
 from agent.events import mask
-from agent.journal import batches, changes, failures, figures
+from agent.journal import batches, changes, erasure, failures, figures
 from agent.journal.driver import Connection
 from agent.journal.journal import Journal
 from agent.status import day, troubles
@@ -35,6 +35,8 @@ T = TypeVar("T")
 _FRESH_S = 0.5
 # A disk that hangs must not hang the page that is to tell of it.
 _PATIENCE_S = 2.0
+# For so long the page says that who was erased here must be erased in Engage too.
+_ERASED_LATELY = timedelta(days=7)
 _OPEN_BATCHES = ("sealed", "written", "uploaded", "imported")
 _REFUSED_SHOWN = 5
 _FAILURES_READ = 200
@@ -92,6 +94,7 @@ class _Kept:
     figures: figures.Figures
     refused: tuple[Change, ...]
     failures: tuple[failures.Failure, ...]
+    erased_here: int
 
 
 class Observer:
@@ -185,6 +188,7 @@ class Observer:
             hours=day.hours(kept.figures, now) if kept else (),
             refused=troubles.refused(kept.refused) if kept else (),
             troubles=troubles.grouped(kept.failures, most=_FAILURES_READ) if kept else (),
+            erased_here=kept.erased_here if kept else 0,
         )
 
     # --- the journal ------------------------------------------------------------------------------
@@ -204,7 +208,12 @@ class Observer:
         return problem
 
     async def _kept(self, now: datetime) -> tuple[_Kept | None, str | None]:
-        read = partial(_read, verifies=self._journal.verifies, begin=day.begin(now))
+        read = partial(
+            _read,
+            verifies=self._journal.verifies,
+            begin=day.begin(now),
+            erased_since=to_text(now - _ERASED_LATELY),
+        )
         return await _asked(self._journal.read(read))
 
     @property
@@ -263,7 +272,7 @@ def _takes_bytes(folder: Path) -> bool:
     return True
 
 
-def _read(db: Connection, *, verifies: bool, begin: datetime) -> _Kept:
+def _read(db: Connection, *, verifies: bool, begin: datetime, erased_since: str) -> _Kept:
     found = batches.in_state(db, _OPEN_BATCHES)
     # Where not every import is looked up, changes stay `imported` for good: as long as no file
     # waits for its look-ups, that state is an end.
@@ -275,6 +284,7 @@ def _read(db: Connection, *, verifies: bool, begin: datetime) -> _Kept:
         figures=figures.since(db, begin),
         refused=changes.listing(db, State.REJECTED, _REFUSED_SHOWN, None).items,
         failures=failures.last(db, _FAILURES_READ),
+        erased_here=erasure.count_left(db, erased_since),
     )
 
 

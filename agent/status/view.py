@@ -291,6 +291,7 @@ def _identity(snapshot: Snapshot, words: Words) -> list[tuple[str, str]]:
         (words("identity.version"), snapshot.version),
         (words("identity.settings"), snapshot.config_hash),
         *_members(snapshot, words),
+        *_erased(snapshot, words),
     ]
 
 
@@ -303,6 +304,12 @@ def _members(snapshot: Snapshot, words: Words) -> list[tuple[str, str]]:
         told_at = words.moment(fill.told_at, snapshot.now)
         count = words("identity.members_as_of", n=count, when=told_at)
     return [(words("identity.members"), count)]
+
+
+def _erased(snapshot: Snapshot, words: Words) -> list[tuple[str, str]]:
+    if not snapshot.erased_here:
+        return []
+    return [(words("identity.erased"), words.counted("identity.erased_here", snapshot.erased_here))]
 
 
 def _clock(ahead_s: float | None, words: Words) -> str:

@@ -231,6 +231,10 @@ async def test_a_contact_shows_its_ids_and_the_names_of_its_keys_only(pos: Pos, 
         "contactType": "Member",
         "keys": ["email", "mobilePhone", "memberNumber"],  # the last one is Engage's own
         "openChanges": [],
+        "settledChanges": 1,
+        "keptAnswers": 0,
+        "isMember": False,
+        "wasErased": False,
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from world import eventually
+from patience import eventually
 
 from agent.delivery.batch.sftp_login import ServerRefused
 from agent.errors import AgentError, HostKeyChanged, Unreachable
@@ -323,6 +323,21 @@ async def test_new_files_are_found_without_being_asked(start: Any) -> None:
         return bool((await till.pos.status())["register"]["members"] == 1)
 
     await eventually(known, "the member is known")
+
+
+async def test_page_and_status_say_how_many_are_known_and_of_when(till: Any) -> None:
+    till.sandbox.seed(email="vera@example.test")
+    await till.told()
+    till.clock.shift_s += 1  # a picture is shared for half a second
+
+    register = (await till.pos.status())["register"]
+    async with till.session.get(till.agent.url) as answer:
+        page = await answer.text()
+
+    assert register["members"] == 1
+    assert register["toldAt"] < register["readAt"] <= till.now_text()
+    assert "Members known without a line" in page
+    assert "1, as of" in page
 
 
 async def test_halted_login_is_not_tried_by_the_export_as_well(start: Any) -> None:

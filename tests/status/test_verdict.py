@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.change import Route, State
-from agent.status.facts import Facts, Line, OpenBatch, RouteState, Storage
+from agent.status.facts import Facts, Line, OpenBatch, RegisterFill, RouteState, Storage
 from agent.status.verdict import needs, verdict
 
 NOW = datetime(2026, 11, 21, 13, 28, tzinfo=UTC)  # 14:28 in Stockholm
@@ -268,6 +268,19 @@ def test_needs_are_listed_with_the_most_urgent_first() -> None:
         "1 uploaded file has not been taken in by Engage for more than 2 hours.",
         "Sending to Engage was paused by hand.",
     ]
+
+
+def test_file_of_the_export_that_cannot_be_read_is_named() -> None:
+    broken = ("20230507181112_16_members.xml (line 3 is not well-formed XML)", "b.xml (…)")
+
+    (need,) = needs(facts(register=RegisterFill(5, None, None, broken)))
+
+    assert need.count == 2
+    assert need.what == (
+        "2 files of Engage's member export cannot be read: "
+        "20230507181112_16_members.xml (line 3 is not well-formed XML)."
+    )
+    assert "Voyado" in need.what_to_do
 
 
 def test_offline_line_needs_nobody() -> None:
