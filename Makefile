@@ -44,6 +44,7 @@ soak: $(INSTALLED) ## Play 90 days offline, then random histories: make soak ARG
 bench: $(INSTALLED) ## Measure how fast changes are taken and delivered
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.fleet
+	$(BIN)/python -m tests.bench.sealing
 
 check: check-style check-types check-imports ## Run every check that needs no test
 
