@@ -53,6 +53,7 @@ soak: $(INSTALLED) ## Play 90 days offline, then random histories: make soak ARG
 bench: $(INSTALLED) ## Measure how fast changes are taken and delivered
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.fleet
+	$(BIN)/python -m tests.bench.sealing
 
 deb: $(INSTALLED) ## Build the Debian package into dist/
 	packaging/deb/build.sh
