@@ -480,7 +480,8 @@ class Fallback:
         default=300.0,
         metadata=about(
             _age(_DAY),
-            "A batch is closed when its oldest change has waited so long.",
+            "A batch is closed when its oldest change has waited so long, and twice as long for"
+            " each file that still waits to be uploaded.",
             unit="seconds",
         ),
     )
@@ -488,7 +489,8 @@ class Fallback:
         default=5000,
         metadata=about(
             _count(1, 20_000),
-            "The most contacts in one batch; with bulk at most 4000, which then is the default.",
+            "The most contacts in one batch, which is closed once they wait; with bulk at most"
+            " 4000, which then is the default.",
             unit="contacts",
         ),
     )
@@ -521,7 +523,8 @@ class Fallback:
         default=None,
         metadata=about(
             File("XSLT 1.0"),
-            "A stylesheet that turns the standard document into what the tenant's import wants.",
+            "A stylesheet that turns the standard document into what the tenant's import wants; it"
+            " needs about 100 MB of memory for 10,000 contacts.",
             example="/etc/till-agent/import.xslt",
             default_text="none",
         ),
