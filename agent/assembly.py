@@ -60,6 +60,7 @@ from agent.status.acting import Acting
 from agent.status.facts import RegisterFill
 from agent.status.page import Page
 from agent.status.session import Sessions
+from agent.status.signing import Signing
 from agent.status.snapshot import Observer
 from agent.status.stream import Stream
 from agent.tls import certificate_of
@@ -369,16 +370,12 @@ class Agent:
         """Give the page's calls, and what the guard asks about them."""
         sessions = Sessions(self.tokens, self.clock)
         page = Page(self.observer, sessions, self.config.store)
-        acting = Acting(
-            page,
-            sessions,
-            desk,
-            now=self.clock.now,
-            status_of=server.status_of,
-            wrong_token=wrong_tokens.one_more,
+        signing = Signing(
+            page, sessions, status_of=server.status_of, wrong_token=wrong_tokens.one_more
         )
-        calls = status_calls.routes(self.observer, page, acting, self.stream)
-        return calls, acting.admits
+        acting = Acting(page, sessions, signing, desk, self.clock.now)
+        calls = status_calls.routes(self.observer, page, signing, acting, self.stream)
+        return calls, signing.admits
 
     def _name_for(self, token: str) -> str | None:
         """Know the tokens of the POS software, and the one that this machine's commands use."""

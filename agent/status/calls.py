@@ -15,14 +15,18 @@ from agent.status import health
 from agent.status.acting import Acting
 from agent.status.page import Page
 from agent.status.program import to_json
+from agent.status.signing import Signing
 from agent.status.snapshot import Observer
 from agent.status.stream import Stream
 
 
-def routes(observer: Observer, page: Page, acting: Acting, stream: Stream) -> list[web.RouteDef]:
+def routes(
+    observer: Observer, page: Page, signing: Signing, acting: Acting, stream: Stream
+) -> list[web.RouteDef]:
     """Give the routes for the application; all but the stream answer HEAD as well."""
     return [
         *page.routes(),
+        *signing.routes(),
         *acting.routes(),
         *stream.routes(),
         *health.routes(observer),

@@ -19,6 +19,21 @@ _PREFIX = "f:"  # of an input's name; what follows is a JSON pointer (RFC 6901)
 _NEW_NAME, _NEW_VALUE = "new-name", "new-value"
 _CONTACT_TYPE = "contactType"
 
+# Codes under which the agent speaks for itself; under any other Engage does.
+_OURS = frozenset(
+    (
+        "ApprovedContactWithKeyExists",
+        "CannotBeWritten",
+        "ContactNotFound",
+        "CreateDiscarded",
+        "ImportDiffers",
+        "ImportSkipped",
+        "MultipleMatches",
+        "PayloadDamaged",
+        "StylesheetFailed",
+    )
+)
+
 Path = tuple[str, ...]
 Problems = Sequence[tuple[str, str]]  # field as it was named, and what is wrong with it
 
@@ -73,16 +88,19 @@ def form_of(
 
 
 def engage_words(change: Change, words: Words) -> list[tuple[str, str]]:
-    """Give what was said when a change was refused: field by field, and in general."""
+    """Give what was said when a change was refused: field by field, and in general.
+
+    Engage's own words stay as they are; ours are given in the person's language.
+    """
     fault = change.error
     if fault is None:
         return []
-    said = [
-        (field.get("field", ""), words.said(field.get("message", ""))) for field in fault.fields
-    ]
-    known = {text for _, text in said}
-    general = [] if fault.message in known else [("", words.said(fault.message))]
-    return [each for each in [*general, *said] if each[1]]
+    said = [(field.get("field", ""), field.get("message", "")) for field in fault.fields]
+    if fault.message not in {text for _, text in said}:
+        said.insert(0, ("", fault.message))
+    if fault.code in _OURS:
+        said = [(field, words.said(text)) for field, text in said]
+    return [(field, text) for field, text in said if text]
 
 
 def digest_of(change: Change) -> str:

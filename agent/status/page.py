@@ -89,15 +89,15 @@ class Page:
         """Answer with the status page, and what happened above it."""
         words, person = words_for(request), self._sessions.of(request)
         snapshot = await self._observer.look()
-        view = status_view(snapshot, words, may_act=person is not None)
-        view["refused_changes"] = view.pop("refused")
+        offers = offered(request.app) if person else ()
+        view = status_view(snapshot, words, may_act=person is not None, may_check=DOCTOR in offers)
         return self.document(
             request,
             "status",
             message=message,
             code=code,
             seal=Act("seal", words("act.seal"), "/page/seal"),
-            offers=list(_offers(offered(request.app), words)),
+            offers=_offers(offers, words),
             **view,
         )
 

@@ -35,8 +35,13 @@ class Act:
     about: str = ""  # for who hears the button without what stands around it
 
 
-def status_view(snapshot: Snapshot, words: Words, *, may_act: bool) -> dict[str, Any]:
-    """Give everything that the status page shows."""
+def status_view(
+    snapshot: Snapshot, words: Words, *, may_act: bool, may_check: bool
+) -> dict[str, Any]:
+    """Give everything that the status page shows.
+
+    `may_act`: to who is signed in; `may_check`: who may let this till be examined.
+    """
     found = needs(snapshot, words)
     said = verdict(snapshot, found, words)
     headline, details = first_sentence(said.sentence)
@@ -45,8 +50,11 @@ def status_view(snapshot: Snapshot, words: Words, *, may_act: bool) -> dict[str,
         "level_word": _level_word(snapshot, words),
         "headline": headline,
         "details": details,
-        "needs": [_need(need, may_act=may_act, words=words) for need in found],
-        "refused": [
+        "needs": [
+            _need(number, need, words, may_act=may_act, may_check=may_check)
+            for number, need in enumerate(found)
+        ],
+        "refused_changes": [
             refused_row(change, words, snapshot.now, may_act) for change in snapshot.refused
         ],
         "more_refused": _more_refused(snapshot, words),
@@ -74,18 +82,16 @@ def _level_word(snapshot: Snapshot, words: Words) -> str:
 # --- what needs a person --------------------------------------------------------------------------
 
 
-def _need(need: Need, *, may_act: bool, words: Words) -> dict[str, Any]:
+def _need(
+    number: int, need: Need, words: Words, *, may_act: bool, may_check: bool
+) -> dict[str, Any]:
     acts = []
     if need.route is not None and may_act:
         key = "resume" if need.remedy == "resume" else "try_now"
-        acts.append(
-            Act(
-                f"need-{need.route}",
-                words(f"act.{key}_{need.route}"),
-                f"/page/routes/{need.route}/resume",
-                is_main=True,
-            )
-        )
+        label, place = words(f"act.{key}_{need.route}"), f"/page/routes/{need.route}/resume"
+        acts.append(Act(f"need-{need.route}", label, place, is_main=True))
+    elif need.remedy == "advice" and may_check:
+        acts.append(Act(f"check-{number}", words("act.doctor"), "/page/doctor", is_link=True))
     lists_refused = need.remedy == "refused"
     return {
         "what": need.what,

@@ -1,4 +1,8 @@
-"""One Chromium and one shop for all tests of the page; each test finds the shop calm."""
+"""One Chromium and one shop for all tests of a file; each test finds the shop calm.
+
+Not for the whole run: as long as Playwright's plain functions have a browser open, no other test's
+event loop can run in this thread.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ PATIENCE_MS = 15_000
 Visit = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stockholm() -> Iterator[None]:
     """Give the agent a time zone that is not UTC."""
     before = os.environ.get("TZ")
@@ -46,7 +50,7 @@ def stockholm() -> Iterator[None]:
     time.tzset()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     program = shutil.which("chromium")
     if program is None:
@@ -62,7 +66,7 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def running_shop(tmp_path_factory: pytest.TempPathFactory, stockholm: None) -> Iterator[PageShop]:
     with PageShop(tmp_path_factory.mktemp("shop")) as shop:
         yield shop

@@ -28,6 +28,7 @@ from agent.status.acting import Acting
 from agent.status.calls import routes
 from agent.status.page import Page
 from agent.status.session import Sessions
+from agent.status.signing import Signing
 from agent.status.snapshot import Observer
 from agent.status.stream import Stream
 
@@ -280,17 +281,11 @@ async def serve(
     async def start(observer: Observer, *more: web.RouteDef) -> Any:
         sessions = Sessions(tokens, till.clock)
         page = Page(observer, sessions, till.config.store)
-        acting = Acting(
-            page,
-            sessions,
-            desk,
-            now=till.clock.now,
-            status_of=status_of,
-            wrong_token=wrong_tokens.one_more,
-        )
+        signing = Signing(page, sessions, status_of=status_of, wrong_token=wrong_tokens.one_more)
+        acting = Acting(page, sessions, signing, desk, till.clock.now)
         streams.append(Stream(observer))
         application = web.Application(middlewares=[answer_problems])
-        application.add_routes([*routes(observer, page, acting, streams[-1]), *more])
+        application.add_routes([*routes(observer, page, signing, acting, streams[-1]), *more])
         return await aiohttp_client(application)
 
     start.streams = streams  # type: ignore[attr-defined]

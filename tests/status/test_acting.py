@@ -546,7 +546,11 @@ async def test_page_shows_the_rows_of_a_check(till: Till, serve: Client) -> None
     browser = Browser(await serve(till.observer(), *more))
     await browser.sign_in()
 
-    assert browser.document.xpath("//a[@href='/agent/v1/support-bundle']")
+    till.problems = ["The clock is wrong."]
+    till.clock.pass_by(1)
+    await browser.open("/")
+    assert browser.document.xpath("//*[@id='identity']//a[@href='/agent/v1/support-bundle']")
+    assert browser.document.xpath("//*[@id='needs']//a[@href='/page/doctor']")
     document = await browser.open("/page/doctor")
     rows = [
         [" ".join(cell.text_content().split()) for cell in row]

@@ -182,11 +182,11 @@ def test_labels_are_in_the_persons_language() -> None:
 
 def test_engages_words_are_given_as_they_are_and_ours_in_the_language() -> None:
     fields = ({"field": "email", "code": "x", "message": "vera@example.test is blocked"},)
-    theirs = change(fault=Fault("ValidationError", "Not valid.", fields=fields))
+    theirs = change(fault=Fault("ValidationError", "Nothing was changed.", fields=fields))
     ours = change(fault=Fault("ImportDiffers", "Engage has another value."))
 
     assert mending.engage_words(theirs, SWEDISH) == [
-        ("", "Not valid."),
+        ("", "Nothing was changed."),
         ("email", "vera@example.test is blocked"),
     ]
     assert mending.engage_words(ours, SWEDISH) == [("", "Engage har ett annat värde.")]

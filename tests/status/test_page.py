@@ -172,7 +172,7 @@ async def test_a_refused_change_stands_with_its_cause_and_what_to_do(
     (row,) = document.xpath("//*[@id='needs']//ul/li")
     assert text_of(row) == (
         "Sign-up, refused at 12:00 Engage found its data wrong ValidationError Fields: email "
-        f"Look at what Engage says, correct the data, and send it again. {refused.id}"
+        f"See what Engage says, and mend it. {refused.id}"
     )
 
 
