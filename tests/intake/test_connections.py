@@ -291,7 +291,7 @@ async def test_room_is_there_again_when_others_have_gone(small: Shop) -> None:
 
 
 async def test_callers_who_hang_up_count_while_their_requests_are_worked_on(
-    small: Shop, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, small: Shop
 ) -> None:
     monkeypatch.setattr(dispatcher, "_LAST_CALLS_S", 0.1)  # the end of the test need not wait
     small.sandbox.set_fault("hang", method="POST")
