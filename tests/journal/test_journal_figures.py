@@ -212,10 +212,11 @@ async def test_a_journal_of_the_first_version_gets_the_figures_that_it_would_hav
 
 
 def as_first_version(path: Path) -> None:
-    """Take everything away again that the second migration made."""
+    """Take everything away again that later migrations made."""
     fresh = sqlite3.connect(":memory:")
     fresh.executescript(database.migrations()[0][1])
     known = {row[0] for row in fresh.execute("SELECT name FROM sqlite_master")}
+    columns = columns_of(fresh)
     fresh.close()
     db = sqlite3.connect(path)
     later = [
@@ -225,6 +226,19 @@ def as_first_version(path: Path) -> None:
     ]
     for kind, name in sorted(later, reverse=True):  # triggers and tables before indexes
         db.execute(f"DROP {kind} IF EXISTS {name}")
+    for table, column in columns_of(db) - columns:
+        db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     db.execute("PRAGMA user_version = 1")
     db.commit()
     db.close()
+
+
+def columns_of(db: sqlite3.Connection) -> set[tuple[str, str]]:
+    """Give table and column of every column there is."""
+    tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {
+        (table, row[1])
+        for table in tables
+        if not table.startswith("sqlite_")
+        for row in db.execute(f"PRAGMA table_info({table})")
+    }
