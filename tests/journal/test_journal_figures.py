@@ -219,12 +219,26 @@ def take_figures_away(path: Path) -> None:
     for _, text in older:
         fresh.executescript(text)
     known = {row[0] for row in fresh.execute("SELECT name FROM sqlite_master")}
+    columns = columns_of(fresh)
     fresh.close()
     db = sqlite3.connect(path)
     made = db.execute("SELECT type, name FROM sqlite_master").fetchall()
     later = [(kind, name) for kind, name in made if name not in known]
     for kind, name in sorted(later, reverse=True):  # triggers and tables before indexes
         db.execute(f"DROP {kind} IF EXISTS {name}")
+    for table, column in columns_of(db) - columns:
+        db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     db.execute(f"PRAGMA user_version = {older[-1][0]}")
     db.commit()
     db.close()
+
+
+def columns_of(db: sqlite3.Connection) -> set[tuple[str, str]]:
+    """Give table and column of every column there is."""
+    tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    return {
+        (table, row[1])
+        for table in tables
+        if not table.startswith("sqlite_")
+        for row in db.execute(f"PRAGMA table_info({table})")
+    }

@@ -154,6 +154,17 @@ NOT_ON_THE_PAGE_EITHER = {
     # answered to the POS
     "This till knows no contact with that id.",
     "Use the `id` that a sign-up or a look-up answered.",
+    # answered to who erases a customer
+    "A change of this customer is just being sent or looked up.",
+    "Changes of this customer are in a file on its way to Engage ({}).",
+    "{} of this customer's changes wait to be sent or for a person.", "Nothing was erased.",
+    "Try again in a moment; while Engage cannot be reached, pause the routes first.",
+    "Take the file back, or wait until Engage has imported it.",
+    "Wait until they are in Engage, or give them up as well: ?open=discard.",
+    "The customer was erased on this till; nothing of it was sent any more.",
+    "The journal cannot be written anew ({}).", "The journal {} cannot be looked through: {}.",
+    "The journal's -wal cannot be emptied ({}).",
+    "What was erased may still stand in it until it is written anew.",
     # rows of a check
     "{} answers.", "Its key is the pinned one, {}.", "The login {} is accepted.",
     "The folder {} exists.", "Files can be written, renamed and removed there.",
