@@ -36,6 +36,8 @@ from agent.delivery.engage.pace import Pace
 from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link, LinkState
 from agent.delivery.stall import StallDetector
+from agent.doctor import calls as doctor_calls
+from agent.doctor.doctor import Doctor
 from agent.errors import AgentError, IntakeError, JournalError, JournalUnavailable
 from agent.intake import description, server
 from agent.intake.contacts import ContactCalls
@@ -44,10 +46,12 @@ from agent.intake.desk import Desk, RouteSwitch
 from agent.intake.guard import COMMANDS, Guard, TokenInHeader, WrongTokens
 from agent.intake.listening import Server
 from agent.intake.payload import Rules
-from agent.journal import driver, meta
+from agent.journal import changes, driver, meta
 from agent.journal.database import Database
 from agent.journal.journal import Journal
+from agent.journal.opening import Opening
 from agent.lookup.calls import LookupCalls
+from agent.metrics import Metrics
 from agent.notify import Notifier, watchdog_s
 from agent.register import digests
 from agent.register.digests import Digests
@@ -56,13 +60,16 @@ from agent.register.reader import ExportReader
 from agent.schedule import Schedule
 from agent.secrets import SecretSource, path_of, read_secret
 from agent.status import calls as status_calls
+from agent.status import metrics as metrics_calls
 from agent.status.acting import Acting
 from agent.status.facts import RegisterFill
 from agent.status.page import Page
+from agent.status.program import to_json
 from agent.status.session import Sessions
 from agent.status.signing import Signing
 from agent.status.snapshot import Observer
 from agent.status.stream import Stream
+from agent.status.support import Support
 from agent.tls import certificate_of
 from agent.tokens import Tokens
 
@@ -71,6 +78,9 @@ COMMAND_TOKEN = "command-token"  # noqa: S105 - a file's name
 # A loop that has not turned for so long is stuck, whatever it is doing.
 _STUCK_AFTER_S = 30.0
 _STATUS_EVERY_S = 5.0
+_OPENING_TOLD_EVERY_S = 5.0
+# As long as the opening of a journal makes progress, systemd waits for it.
+_OPENING_MORE_S = 60.0
 _AFTER_BUG_S = 5.0
 # So far off certificates, dates and people are misled; less is said by nobody.
 _WRONG_CLOCK_S = 300.0
@@ -83,6 +93,7 @@ class Agent:
         self.config = config
         self.clock = clock or SystemClock()
         self.notifier = Notifier()
+        self.metrics = Metrics()
         self._command_token = secrets.token_urlsafe(32)
         self.journal = self._journal()
         self.gates = {
@@ -101,6 +112,7 @@ class Agent:
                 backlog_per_s=config.engage.backlog_requests_per_s,
             ),
             self.clock,
+            on_call=self.metrics.called,
         )
         self.dispatcher = Dispatcher(
             config,
@@ -109,6 +121,7 @@ class Agent:
             self.gates[Route.API],
             self.clock,
             backlog_waits=lambda: self.sealer.decides,
+            on_attempt=self.metrics.attempted,
         )
         spool = Spool(config.fallback.spool)
         self.sealer = Sealer(config, self.journal, spool, self.link, self.clock)
@@ -126,6 +139,10 @@ class Agent:
         self.stall = StallDetector(self.journal, self.link, self.gates[Route.API], self.clock)
         self.observer = self._observer()
         self.stream = Stream(self.observer)
+        self.doctor = Doctor(config, self.clock, self.client)
+        self.support = Support(
+            config, self.journal, self.observer, self.metrics, self._doctors_rows, self.clock
+        )
         self.lookups = LookupCalls(
             config, self.journal, self.client, self.clock, server.problem, self._digest
         )
@@ -147,10 +164,11 @@ class Agent:
             else driver.plain()
         )
         return Journal(
-            Database(settings.path, way),
+            Database(settings.path, way, on_commit=self.metrics.committed),
             self.clock,
             verify=self.config.fallback.verify,
             min_free_mb=settings.min_free_mb,
+            on_taken=self.metrics.taken,
         )
 
     def _uploader(self, spool: Spool) -> Uploader | None:
@@ -241,7 +259,12 @@ class Agent:
             look_up=self._look_up, fetch=self._fetch, patch=self._patch, is_open=self._api_is_open
         )
         return verify.Verifier(
-            self.config, self.journal, engage, self.uploader.imported, self.clock
+            self.config,
+            self.journal,
+            engage,
+            self.uploader.imported,
+            self.clock,
+            on_attempt=self.metrics.attempted,
         )
 
     async def _look_up(self, keys: Sequence[Key], contact_type: str | None) -> str | None:
@@ -300,6 +323,9 @@ class Agent:
         )
         return [text for text in found if text]
 
+    async def _doctors_rows(self) -> list[dict[str, str]]:
+        return [row.to_json() for row in await self.doctor.examine()]
+
     def _sure_now(self) -> datetime | None:
         ahead_s = self.client.server_clock_offset_s
         return None if ahead_s is None else self.clock.now() + timedelta(seconds=ahead_s)
@@ -334,6 +360,7 @@ class Agent:
             self.clock,
             rules_of(self.config),
             seal=self._seal,
+            drain=self._drain,
             routes=self._switches(),
         )
         customers = Customers(
@@ -359,9 +386,13 @@ class Agent:
                 *customers.routes(),
                 *description.routes(),
                 *page_calls,
+                *metrics_calls.routes(self.observer, self.metrics),
+                *doctor_calls.routes(self.doctor),
+                *self.support.routes(),
             ],
             guard.middleware,
             caller_timeout_s=settings.caller_timeout_s,
+            on_answer=self.metrics.answered,
         )
 
     def _page_calls(
@@ -389,6 +420,15 @@ class Agent:
         made = await self.sealer.seal_now()
         self.uploader.hurry()
         return made
+
+    async def _drain(self) -> Mapping[str, Any]:
+        """Try now what waits for its next try; gives the picture after that."""
+        await self.journal.write(changes.forget_waits)
+        for gate in self.gates.values():
+            gate.hurry()
+        self.uploader.hurry()
+        self.journal.news.recorded.set()
+        return to_json(await self.observer.look(anew=True))
 
     def _switches(self) -> Mapping[str, RouteSwitch]:
         return {
@@ -433,7 +473,7 @@ class Agent:
 
     async def _start(self) -> None:
         _make_folder(self.config.journal.path.parent)
-        taken_over = await self.journal.open()
+        taken_over = await self._open_journal()
         self._stack.push_async_callback(self.journal.close)
         for route in await self.journal.read(meta.paused):
             self.gates[route].paused = True
@@ -457,6 +497,7 @@ class Agent:
         ]
         self._tasks = [asyncio.create_task(_forever(loop)) for loop in loops]
         await self.server.start()
+        self.doctor.port = self.server.port
         self._stack.push_async_callback(self.server.stop)
         self._stack.callback(self.journal.news.dismiss)
         self._stack.push_async_callback(self.stream.close)
@@ -472,6 +513,34 @@ class Agent:
             unknown=taken_over,
         )
         self.notifier.ready((await self.observer.look()).verdict.sentence)
+
+    async def _open_journal(self) -> int:
+        """Open it, and tell systemd and the log how far that is: a migration may take minutes."""
+        opening = self.journal.database.opening
+        opening.tell = self._tell_of_opening
+        telling = asyncio.create_task(self._watch_opening(opening))
+        try:
+            return await self.journal.open()
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+
+    async def _watch_opening(self, opening: Opening) -> None:
+        seen = opening.signs
+        while True:
+            await asyncio.sleep(_OPENING_TOLD_EVERY_S)
+            if opening.phase is not None:
+                self._tell_of_opening(opening, is_moving=opening.signs != seen)
+            seen = opening.signs
+
+    def _tell_of_opening(self, opening: Opening, *, is_moving: bool = True) -> None:
+        self.notifier.starting(opening.words(), _OPENING_MORE_S if is_moving else None)
+        events.log().info(
+            "journal_opening",
+            phase=opening.phase,
+            share=None if opening.share is None else round(opening.share, 2),
+            seconds=round(opening.seconds),
+        )
 
     def _publish_command_token(self) -> None:
         """Let who may read the journal's folder use the commands, until the agent stops."""
@@ -530,7 +599,7 @@ async def _forever(loop: Callable[[], Awaitable[None]]) -> None:
         try:
             await loop()
         except Exception as error:
-            events.log().error("loop_bug", error=repr(error), exception=error)
+            events.log().error("loop_bug", error=type(error).__name__, exception=error)
             await asyncio.sleep(_AFTER_BUG_S)
 
 

@@ -163,3 +163,4 @@ class Change:
     repeated: int  # identical requests without an Idempotency-Key that were answered with this one
     retried: bool = False  # was rejected once and is sent again by a person
     damaged: bool = False  # its stored payload does not match its hash, so nothing of it is sent
+    request_id: str | None = None  # of the POS's request that made it, for the log

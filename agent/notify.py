@@ -23,6 +23,11 @@ class Notifier:
         """One line for `systemctl status`."""
         self._send(f"STATUS={_line(text)}")
 
+    def starting(self, text: str, more_s: float | None) -> None:
+        """Say how far the start is; `more_s`: it is making progress and needs so long at least."""
+        more = "" if more_s is None else f"\nEXTEND_TIMEOUT_USEC={more_s * 1_000_000:.0f}"
+        self._send(f"STATUS={_line(text)}{more}")
+
     def alive(self) -> None:
         """Feed the watchdog; only to be called when real progress was seen."""
         self._send("WATCHDOG=1")

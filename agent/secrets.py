@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import AgentError
+from agent.rights import READ, why_denied
 
 _MAX_BYTES = 64 * 1024  # a private key is a few KiB; more than this is the wrong file
 
@@ -111,7 +112,7 @@ def _unreadable(path: Path, error: OSError) -> SecretProblem:
         )
     if isinstance(error, PermissionError):
         return SecretProblem(
-            f"The file {path} cannot be read by this user.",
+            f"The file {path} cannot be read by this user: {why_denied(path, READ)}.",
             "Give it to the user of the service, or hand it over with LoadCredential=.",
         )
     return SecretProblem(f"The file {path} cannot be read: {error.strerror}.")

@@ -17,6 +17,7 @@ need debootstrap debootstrap
 need lintian lintian
 need strip binutils
 need ip iproute2
+need promtool prometheus
 
 if [ -z "$missing" ]; then
     exit 0
@@ -37,6 +38,18 @@ fi
 echo "Installing for the system tests:$missing"
 $as_root apt-get -qq update
 # What apt tells of its progress is of no use here; what goes wrong comes on the other stream.
-# shellcheck disable=SC2086 # one word per package
-$as_root env DEBIAN_FRONTEND=noninteractive \
-    apt-get -qq install --yes --no-install-recommends $missing >/dev/null
+packages=$(echo "$missing" | sed 's/ prometheus//')
+if [ -n "$packages" ]; then
+    # shellcheck disable=SC2086 # one word per package
+    $as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq install --yes --no-install-recommends $packages >/dev/null
+fi
+# Only the checker is taken out of its package: installed, that would start a Prometheus.
+if ! command -v promtool >/dev/null 2>&1; then
+    folder=$(mktemp -d)
+    chmod 755 "$folder"
+    (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root download prometheus)
+    dpkg --fsys-tarfile "$folder"/prometheus_*.deb |
+        $as_root tar -x -C /usr/local/bin --strip-components=3 ./usr/bin/promtool
+    rm -rf "$folder"
+fi

@@ -4,54 +4,89 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import urllib.parse
+from pathlib import Path
 from typing import Any
 
-from agent.commands.parts import OK, add_asking, print_json, table
+from agent.change import State
+from agent.commands.parts import (
+    OK,
+    add_asking,
+    add_group,
+    completes_files,
+    print_json,
+    table,
+)
 from agent.commands.running_agent import RunningAgent, quoted
 from agent.errors import AgentError
 
 
 def add_changes(commands: Any) -> None:
     """Add `changes list`, `show`, `retry`, `mend` and `discard`."""
-    parser = commands.add_parser("changes", help="list, show, retry, mend or discard changes")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-    listing = add_asking(verbs, "list", "list changes, the newest first", _changes_list)
-    listing.add_argument("--state", help="only those in this state, for example rejected")
+    verbs = add_group(
+        commands,
+        "changes",
+        "list, show, retry, mend or discard changes",
+        "till-agent changes list --state rejected",
+        "A change is one thing that the POS asked to be made true in Engage. What it asked for "
+        "stays in the journal until it is settled, and some time after.",
+    )
+    listing = add_asking(
+        verbs,
+        "list",
+        "list changes, the newest first",
+        _changes_list,
+        example="till-agent changes list --state rejected --limit 10",
+    )
+    listing.add_argument(
+        "--state",
+        choices=[str(state) for state in State],
+        metavar="STATE",
+        help="only those in this state: %(choices)s",
+    )
     listing.add_argument("--limit", type=int, default=50, help="at most so many (%(default)s)")
-    for name, text, act in (
-        ("show", "show one change with all its attempts", _changes_show),
-        ("retry", "send a rejected or waiting change again now", _changes_retry),
-        ("mend", "put corrected data into a rejected change and send it again", _changes_mend),
-        ("discard", "give a rejected change up for good", _changes_discard),
-    ):
-        verb = add_asking(verbs, name, text, act)
+    listing.add_argument("--after", metavar="ID", help="go on after this change")
+    for name, text, about, act in _VERBS:
+        verb = add_asking(verbs, name, text, act, about=about, example=_EXAMPLES[name])
         verb.add_argument("id", help="the change's id")
         if name == "mend":
-            verb.add_argument(
+            file = verb.add_argument(
                 "file",
-                type=argparse.FileType("r", encoding="utf-8"),
+                type=Path,
                 help="the body as the POS would send it now, as JSON; - for standard input",
             )
+            completes_files(file)
         if name == "discard":
             verb.add_argument("--reason", default="", help="why, kept with the change")
 
 
 def _changes_mend(options: argparse.Namespace) -> int:
-    try:
-        corrected = json.load(options.file)
-    except ValueError as error:
-        raise AgentError(
-            f"{options.file.name} is not JSON: {error}. Nothing was changed."
-        ) from error
+    corrected = _read(options.file)
     change = RunningAgent(options).ask(
         "PUT", f"/agent/v1/changes/{quoted(options.id)}/payload", corrected
     )
     return _moved(options, change)
 
 
+def _read(path: Path) -> Any:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
+        return json.loads(text)
+    except OSError as error:
+        raise AgentError(
+            f"{path} cannot be read ({error.strerror}). Nothing was changed."
+        ) from error
+    except ValueError as error:
+        # Not the parser's own words: they are about a customer's data.
+        place = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise AgentError(f"{path} is not JSON{place}. Nothing was changed.") from error
+
+
 def _changes_list(options: argparse.Namespace) -> int:
-    query = {"limit": str(options.limit)} | ({"state": options.state} if options.state else {})
+    query = {"limit": str(options.limit)} | {
+        name: value for name, value in (("state", options.state), ("after", options.after)) if value
+    }
     page = RunningAgent(options).ask("GET", f"/agent/v1/changes?{urllib.parse.urlencode(query)}")
     if options.json:
         print_json(page)
@@ -72,7 +107,7 @@ def _changes_list(options: argparse.Namespace) -> int:
         ],
     )
     if page["next"]:
-        print(f"There are more; the last one shown is {page['next']}.")
+        print(f"There are more. Go on with: --after {page['next']}")
     return OK
 
 
@@ -83,6 +118,7 @@ def _changes_show(options: argparse.Namespace) -> int:
         return OK
     for label, key in (
         ("change", "id"),
+        ("request", "requestId"),
         ("kind", "kind"),
         ("state", "state"),
         ("route", "route"),
@@ -124,3 +160,42 @@ def _moved(options: argparse.Namespace, change: Any) -> int:
     else:
         print(f"{change['id']} is {change['state']}.")
     return OK
+
+
+_VERBS = (
+    (
+        "show",
+        "show one change with all its attempts",
+        "Show one change: its state, what it waits for, every attempt, and what is wrong with it.",
+        _changes_show,
+    ),
+    (
+        "retry",
+        "send a rejected or waiting change again now",
+        "Send a rejected change again as it is, once its cause is cured; or a waiting one now "
+        "instead of at its next try.",
+        _changes_retry,
+    ),
+    (
+        "mend",
+        "put corrected data into a rejected change and send it again",
+        "Put corrected data into a rejected change and send it again. It is checked like the "
+        "request that made the change; nothing is changed if it does not pass.",
+        _changes_mend,
+    ),
+    (
+        "discard",
+        "give a rejected change up for good",
+        "Give a rejected change up for good. It cannot be brought back; what waited for a "
+        "sign-up that is given up is rejected, too.",
+        _changes_discard,
+    ),
+)
+
+_ID = "0198f2aa-7c1e-7b3a-9d55-3f0c6a1b2c3d"
+_EXAMPLES = {
+    "show": f"till-agent changes show {_ID}",
+    "retry": f"till-agent changes retry {_ID}",
+    "mend": f"till-agent changes mend {_ID} corrected.json",
+    "discard": f"till-agent changes discard {_ID} --reason 'signed up twice'",
+}

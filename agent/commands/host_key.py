@@ -8,16 +8,47 @@ from pathlib import Path
 from typing import Any
 
 from agent import config
-from agent.commands.parts import FAILED, OK, add, agreed
+from agent.commands.parts import (
+    BAD_CONFIG,
+    FAILED,
+    OK,
+    add,
+    add_group,
+    add_json,
+    agreed,
+    print_json,
+)
 from agent.errors import AgentError
 
 
 def add_host_key(commands: Any) -> None:
     """Add `host-key show` and `trust`."""
-    parser = commands.add_parser("host-key", help="show or pin the SFTP server's key")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-    add(verbs, "show", "show the server's key and the pinned one; changes nothing", _host_key_show)
-    trust = add(verbs, "trust", "pin the server's key after you have compared it", _host_key_trust)
+    verbs = add_group(
+        commands,
+        "host-key",
+        "show or pin the SFTP server's key",
+        "till-agent host-key show",
+        "Files go only to a server that shows the pinned key. Nothing is pinned by itself.",
+    )
+    show = add(
+        verbs,
+        "show",
+        "show the server's key and the pinned one; changes nothing",
+        _host_key_show,
+        example="till-agent host-key show",
+        codes=((OK, "they are the same"), (FAILED, "they differ, or none is pinned"), BAD_CONFIG),
+    )
+    add_json(show)
+    trust = add(
+        verbs,
+        "trust",
+        "pin the server's key after you have compared it",
+        _host_key_trust,
+        about="Show the server's key, ask whether it is the one that Voyado told you, and pin it. "
+        "With --fingerprint nobody is asked: it is pinned if the server shows exactly that one.",
+        example="till-agent host-key trust --fingerprint SHA256:isWVyNgw9tfsNx/U3eF90l8ZVYfb",
+        codes=((OK, "it is pinned"), (FAILED, "nothing was pinned"), BAD_CONFIG),
+    )
     trust.add_argument("--fingerprint", help="SHA256:… as Voyado told it; pins without asking")
 
 
@@ -35,6 +66,16 @@ def _host_key_of(options: argparse.Namespace) -> tuple[config.Sftp, Path, Any, l
 
 def _host_key_show(options: argparse.Namespace) -> int:
     settings, path, shown, pinned = _host_key_of(options)
+    if options.json:
+        print_json(
+            {
+                "server": f"{settings.host}:{settings.port}",
+                "shown": _as_json(shown),
+                "pinned": [_as_json(key) for key in pinned],
+                "same": shown in pinned,
+            }
+        )
+        return OK if shown in pinned else FAILED
     print(f"{settings.host}:{settings.port} shows  {shown}")
     for key in pinned:
         print(f"pinned in {path}: {key}")
@@ -46,6 +87,10 @@ def _host_key_show(options: argparse.Namespace) -> int:
         return FAILED
     print("They are the same.")
     return OK
+
+
+def _as_json(key: Any) -> dict[str, str]:
+    return {"algorithm": key.algorithm, "fingerprint": key.fingerprint}
 
 
 def _host_key_trust(options: argparse.Namespace) -> int:

@@ -74,17 +74,39 @@ class RunningAgent:
             "'systemctl start till-agent' or 'till-agent run'."
         )
 
-    def ask(self, method: str, path: str, body: Any = None, *, public: bool = False) -> Any:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        public: bool = False,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> Any:
         """Make one call; gives the JSON. Raises NotRunning, and AgentError for a refusal."""
+        content = self._content(method, path, body, public=public, timeout_s=timeout_s)
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise NotRunning(self._nobody()) from error
+
+    def fetch(self, path: str, *, timeout_s: float) -> bytes:
+        """Get a file. Raises as ask()."""
+        return self._content("GET", path, None, public=False, timeout_s=timeout_s)
+
+    def _content(
+        self, method: str, path: str, body: Any, *, public: bool, timeout_s: float
+    ) -> bytes:
         headers = {} if public else {"apikey": self._token()}
-        content = None
+        sent = None
         if body is not None:
             headers["Content-Type"] = "application/json"
-            content = json.dumps(body)
+            sent = json.dumps(body)
         try:
             connection = self._connection()
+            connection.timeout = timeout_s
             try:
-                connection.request(method, path, content, headers)
+                connection.request(method, path, sent, headers)
                 answer = connection.getresponse()
                 text = answer.read()
             finally:
@@ -96,7 +118,9 @@ class RunningAgent:
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise NotRunning(self._nobody()) from error
-        return _read(answer.status, text, self._nobody())
+        if answer.status >= 400:
+            raise AgentError(_refusal(answer.status, text))
+        return text
 
 
 def _parts(url: str) -> tuple[str, str, int | None]:
@@ -119,7 +143,7 @@ class _ByFile(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(os.fspath(self._path))
 
 
@@ -148,17 +172,13 @@ class _Pinned(http.client.HTTPSConnection):
             )
 
 
-def _read(status: int, text: bytes, nobody: str) -> Any:
+def _refusal(status: int, text: bytes) -> str:
     try:
         answer = json.loads(text)
-    except ValueError as error:
-        if status >= 400:
-            raise AgentError(f"the agent answered HTTP {status}.") from error
-        raise NotRunning(nobody) from error
-    if status < 400:
-        return answer
+    except ValueError:
+        answer = None
     detail = answer.get("detail") if isinstance(answer, dict) else None
-    raise AgentError(str(detail or f"the agent answered HTTP {status}."))
+    return str(detail or f"the agent answered HTTP {status}.")
 
 
 def quoted(text: str) -> str:

@@ -11,15 +11,43 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from agent import config, events
-from agent.commands.parts import NO_JOURNAL, OK, add
+from agent.commands.parts import (
+    BAD_CONFIG,
+    FAILED,
+    NO_JOURNAL,
+    OK,
+    add,
+    add_json,
+    print_json,
+)
 from agent.delivery.batch import stylesheet
-from agent.errors import Problem
+from agent.errors import ConfigError, Problem
 
 
 def add_service(commands: Any) -> None:
     """Add `run` and `check`."""
-    add(commands, "run", "run the agent", _run)
-    add(commands, "check", "check the settings and their files; starts nothing", _check)
+    add(
+        commands,
+        "run",
+        "run the agent",
+        _run,
+        about="Run the agent until it is told to stop (Ctrl-C, SIGTERM). What is under way then "
+        "gets a few seconds; what does not end is looked up after the next start. As a service, "
+        "systemd does this.",
+        example="till-agent run --config /etc/till-agent/agent.toml",
+        codes=((OK, "it was told to stop"), FAILED, BAD_CONFIG, NO_JOURNAL),
+    )
+    check = add(
+        commands,
+        "check",
+        "check the settings and their files; starts nothing",
+        _check,
+        about="Check agent.toml and the files that it names: every problem at once, each with its "
+        "place and what to write instead. Starts nothing and asks nobody; 'doctor' looks further.",
+        example="till-agent check --config agent.toml",
+        codes=((OK, "they can be used"), (BAD_CONFIG, "they cannot; every problem is named")),
+    )
+    add_json(check)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -27,6 +55,7 @@ def _run(options: argparse.Namespace) -> int:
     for note in (*_notes(settings), *stylesheet.trial(settings)):
         print(f"till-agent: note: {note}", file=sys.stderr)
     events.set_up(settings.log.level, settings.log.format)
+    events.hear_libraries()
     loop = asyncio.new_event_loop()
     try:
         code = loop.run_until_complete(_serve(settings))
@@ -81,6 +110,8 @@ async def _unless(stop: asyncio.Event, starting: Coroutine[Any, Any, None]) -> N
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.json:
+        return _check_as_json(options)
     settings = config.load_with_files(options.config, stylesheet.trial)
     for note in _notes(settings):
         print(f"note: {note}")
@@ -92,6 +123,30 @@ def _check(options: argparse.Namespace) -> int:
 
 def _notes(settings: config.Config) -> tuple[Problem, ...]:
     return (*config.warnings(settings), *config.file_hints(settings))
+
+
+def _check_as_json(options: argparse.Namespace) -> int:
+    notes: Sequence[Problem] = ()
+    number = None
+    try:
+        settings = config.load_with_files(options.config, stylesheet.trial)
+        problems: Sequence[Problem] = ()
+        notes, number = _notes(settings), config.config_hash(settings)
+    except ConfigError as error:
+        problems = error.problems
+    print_json(
+        {
+            "usable": not problems,
+            "configHash": number,
+            "problems": [_as_json(problem) for problem in problems],
+            "notes": [_as_json(note) for note in notes],
+        }
+    )
+    return BAD_CONFIG if problems else OK
+
+
+def _as_json(problem: Problem) -> dict[str, str]:
+    return {"place": problem.place, "what": problem.what, "suggestion": problem.suggestion}
 
 
 def report_problems(title: str, problems: Sequence[Problem]) -> None:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from agent.commands.parts import OK, add_asking, print_json
+from agent.commands.parts import BAD_CONFIG, NOT_RUNNING, OK, add_asking, print_json
 from agent.commands.running_agent import RunningAgent
 
 
 def add_status(commands: Any) -> None:
     """Add `status`."""
-    add_asking(commands, "status", "say in a sentence how it goes", _status)
+    add_asking(
+        commands,
+        "status",
+        "say in a sentence how it goes",
+        _status,
+        about="Say in a sentence how it goes, as on the status page: can the shop go on, is "
+        "anything lost, what has to be done. Needs no token.",
+        example="till-agent status",
+        codes=((OK, "the agent answered, whatever it said"), BAD_CONFIG, NOT_RUNNING),
+    )
 
 
 def _status(options: argparse.Namespace) -> int:

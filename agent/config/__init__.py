@@ -5,7 +5,7 @@ reference are generated from them (`python -m agent.config example|reference`). 
 is known elsewhere.
 """
 
-from agent.config.files import Mount, check_files, file_hints, mounts_now
+from agent.config.files import Mount, check_files, file_hints, mount_of, mounts_now
 from agent.config.loading import load, load_with_files, warnings
 from agent.config.showing import config_hash, describe, example, filled, reference
 from agent.config.tables import (
@@ -48,6 +48,7 @@ __all__ = [
     "filled",
     "load",
     "load_with_files",
+    "mount_of",
     "mounts_now",
     "reference",
     "settings_of",

@@ -16,6 +16,7 @@ from pathlib import Path
 from agent.config.tables import Config
 from agent.config.texts import is_loopback
 from agent.errors import Problem
+from agent.rights import READ, WRITE, WRITE_IN, why_denied
 from agent.secrets import SecretProblem, read_secret
 from agent.tls import TlsProblem, certificate_of
 from agent.tokens import Tokens
@@ -66,7 +67,8 @@ def _mount(line: str) -> Mount | None:
     return Mount(Path(point), kinds[0])
 
 
-def _mount_of(path: Path, mounts: Sequence[Mount]) -> Mount | None:
+def mount_of(path: Path, mounts: Sequence[Mount]) -> Mount | None:
+    """Give the file system on which a path lies; None if the kernel did not say."""
     real = Path(os.path.realpath(path))
     over = [mount for mount in mounts if real.is_relative_to(mount.point)]
     # Of two mounts on the same point the later one is seen: max() would take the first.
@@ -133,7 +135,9 @@ def _readable(place: str, path: Path | None) -> Iterator[Problem]:
         yield Problem(place, f"The file {path} does not exist.", "Correct the path.")
     elif not os.access(path, os.R_OK):
         yield Problem(
-            place, f"The file {path} cannot be read by this user.", f"Run: chmod a+r {path}"
+            place,
+            f"The file {path} cannot be read by this user: {why_denied(path, READ)}.",
+            f"Run: chmod a+r {path}",
         )
 
 
@@ -273,9 +277,9 @@ def _journal_problems(config: Config, mounts: Sequence[Mount]) -> Iterator[Probl
         yield Problem(place, f"{path} is a folder.", f'Write for example "{path}/journal.db".')
         return
     if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
-        yield _not_writable(place, path)
+        yield _not_writable(place, path, WRITE)
     yield from _folder_problems(place, path.parent)
-    mount = _mount_of(path, mounts)
+    mount = mount_of(path, mounts)
     for what, kinds in _UNFIT_KINDS.items():
         if mount is not None and mount.kind in kinds:
             yield Problem(
@@ -292,13 +296,13 @@ def _folder_problems(place: str, folder: Path) -> Iterator[Problem]:
         existing = existing.parent
     if not os.path.isdir(existing):
         yield Problem(place, f"{existing} is not a folder.", "Choose another path.")
-    elif not os.access(existing, os.W_OK | os.X_OK):
-        yield _not_writable(place, existing)
+    elif not os.access(existing, WRITE_IN):
+        yield _not_writable(place, existing, WRITE_IN)
 
 
-def _not_writable(place: str, path: Path) -> Problem:
+def _not_writable(place: str, path: Path, wanted: int) -> Problem:
     return Problem(
         place,
-        f"This user may not write to {path}.",
+        f"This user may not write to {path}: {why_denied(path, wanted)}.",
         "Give it to the user of the service, or choose another path.",
     )

@@ -707,7 +707,7 @@ class Log:
         metadata=about(Choice(("debug", "info", "warning", "error")), "The least that is logged."),
     )
     format: str = field(
-        default="text",
+        default="json",
         metadata=about(
             Choice(("text", "json")), "Lines for people, or a JSON object per line for programs."
         ),

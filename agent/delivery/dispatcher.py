@@ -63,12 +63,15 @@ class Dispatcher:
         gate: RouteGate,
         clock: Clock,
         backlog_waits: Callable[[], bool] = lambda: False,
+        on_attempt: Callable[[str, str], None] = lambda route, outcome: None,
     ) -> None:
+        """`on_attempt` gets route and outcome of each attempt of a change."""
         self._config = config
         self._journal = journal
         self._client = client
         self._gate = gate
         self._clock = clock
+        self._on_attempt = on_attempt
         self._backlog_waits = backlog_waits  # while it is decided what goes by file
         self._started = clock.monotonic()
         self._lost_at: dict[str, float] = {}  # change id → when its create may have been sent
@@ -176,7 +179,7 @@ class Dispatcher:
         self._journal.news.recorded.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             # A bug. The change stays `sending` until the next start takes it over as unknown.
-            events.log().error("dispatcher_bug", error=repr(error), exception=error)
+            events.log().error("dispatcher_bug", error=type(error).__name__, exception=error)
 
     async def _serve_lane(self, lane: int, *, person: bool) -> None:
         try:
@@ -302,6 +305,7 @@ class Dispatcher:
 
     def _note(self, settled: tuple[Change, ...], outcome: Outcome) -> None:
         for change in settled:
+            self._on_attempt(Route.API, outcome.result)
             if not change.unknown:
                 self._lost_at.pop(change.id, None)
             if change.state is states.DELIVER.target:
@@ -309,13 +313,14 @@ class Dispatcher:
             events.log().info(
                 "change_tried",
                 change=change.id,
+                request=change.request_id,
                 kind=change.kind,
                 route=Route.API,
                 outcome=outcome.result,
                 state=change.state,
                 code=outcome.code,
                 status=outcome.status,
-                request_id=outcome.request_id,
+                engage_request=outcome.request_id,
             )
 
     # --- the line -----------------------------------------------------------------------------

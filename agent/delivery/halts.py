@@ -62,6 +62,10 @@ class RouteGate:
         self.paused = False
         self._next_probe = 0.0
 
+    def hurry(self) -> None:
+        """A person asked: try a halted route now; a pause stays."""
+        self._next_probe = 0.0
+
     def takes_probe(self) -> bool:
         """Say whether a halted route's next probe is due; it is taken by asking."""
         if self.paused or self.halt is None or self._clock.monotonic() < self._next_probe:

@@ -46,10 +46,19 @@ class StallDetector:
     def _words(self, change: Change, last: Attempt | None) -> str:
         age = self._clock.now() - datetime.fromisoformat(change.created_at)
         minutes = max(2, round(age.total_seconds() / 60))
-        cause = (last.message if last else None) or "it was not tried yet."
+        cause = _cause(last)
         return (
             f"A change has waited for {minutes} minutes although the line is up: "
             f"{cause[0].lower()}{cause[1:]} "
             "It is kept and tried again by itself. If this goes on, ask Voyado whether Engage has "
             f"trouble, and look at change {change.id}."
         )
+
+
+def _cause(last: Attempt | None) -> str:
+    if last is None:
+        return "it was not tried yet."
+    if last.outcome == "rejected":
+        # Engage's words stay with the change; the page is for everybody's eyes.
+        return f"it was refused before ({last.code})."
+    return last.message or f"its last try ended as {last.outcome}."

@@ -113,6 +113,7 @@ def change_body(
     """Give a change as /agent/v1 shows it."""
     body: dict[str, Any] = {
         "id": change.id,
+        "requestId": change.request_id,  # of the request that made it, as in the log
         "kind": change.kind,
         "state": change.state,
         "unknown": change.unknown,

@@ -150,7 +150,7 @@ class Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("An answer was begun already.")
         if status >= 500:
-            events.log().error("request_bug", error=repr(exc), exception=exc)
+            events.log().error("request_bug", error=type(exc).__name__, exception=exc)
             answer = problem("InternalError", "The agent made a mistake.", request, status=status)
         else:
             too_large = isinstance(exc, LineTooLong)
@@ -164,7 +164,7 @@ class Connection(web.RequestHandler):
         error = kw.get("exc_info")
         broken = isinstance(error, web.RequestPayloadError | ConnectionError)
         if isinstance(error, Exception) and not broken:
-            events.log().error("request_bug", error=repr(error), exception=error)
+            events.log().error("request_bug", error=type(error).__name__, exception=error)
 
     # --- limits -------------------------------------------------------------------------------
 

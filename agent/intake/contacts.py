@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from agent import events
 from agent.change import Change, Kind, Payload, State
 from agent.clock import Clock, to_text
 from agent.errors import MalformedRequest
@@ -168,6 +169,7 @@ class ContactCalls:
                 dedupe_window_s=self._dedupe_window_s,
                 now=now,
                 now_text=to_text(now),
+                request_id=events.request_id(),
             )
         )
         change, body = await self._wait(recorded.change, wish.seconds)

@@ -41,12 +41,14 @@ class Desk:
         rules: payload.Rules,
         *,
         seal: Callable[[], Awaitable[int]],
+        drain: Callable[[], Awaitable[Mapping[str, Any]]],
         routes: Mapping[str, RouteSwitch],
     ) -> None:
         self._journal = journal
         self._clock = clock
         self._rules = rules
         self._seal = seal
+        self._drain = drain
         self._routes = routes
 
     def routes(self) -> list[web.RouteDef]:
@@ -61,6 +63,7 @@ class Desk:
             web.get(f"{base}/batches", self.list_batches),
             web.get(f"{base}/batches/{{name:(?!seal$)[^{{}}/]+}}", self.show_batch),
             web.post(f"{base}/batches/seal", self.seal_batches),
+            web.post(f"{base}/drain", self.drain),
             web.post(f"{base}/routes/{{route}}/pause", self.pause),
             web.post(f"{base}/routes/{{route}}/resume", self.resume),
         ]
@@ -213,6 +216,10 @@ class Desk:
     async def seal_batches(self, request: web.Request) -> web.Response:
         """`POST batches/seal`: put what waits into files now; answers how many that made."""
         return _answer({"sealed": await self._seal()})
+
+    async def drain(self, _: web.Request) -> web.Response:
+        """`POST drain`: try now what waits; answers the status as it is then."""
+        return web.json_response(dict(await self._drain()))
 
     # --- routes -------------------------------------------------------------------------------
 

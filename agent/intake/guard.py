@@ -200,7 +200,7 @@ def _tokens_in(request: web.Request) -> list[str]:
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PATCH, PUT, DELETE",
     "Access-Control-Allow-Headers": "apikey, authorization, content-type, prefer, "
-    "idempotency-key, if-match, if-none-match, accept-language",
+    "idempotency-key, if-match, if-none-match, accept-language, x-request-id",
     "Access-Control-Max-Age": "600",
 }
 # Chromium asked for these before a page of the internet reached into the local network, under the
@@ -226,7 +226,7 @@ def _cors(origin: str) -> dict[str, str]:
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Expose-Headers": "Age, Agent-Change, Agent-Source, Agent-State, "
         "Cache-Status, ETag, Idempotent-Replay, Location, Preference-Applied, Request-Id, "
-        "Retry-After",
+        "Retry-After, X-Request-ID",
         "Vary": "Origin",
     }
 

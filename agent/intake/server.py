@@ -6,6 +6,8 @@ Where it listens is known elsewhere.
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +15,7 @@ from urllib.parse import quote
 from aiohttp import HttpVersion10, web
 
 from agent import events
-from agent.contact import new_id
+from agent.contact import is_uuid, new_id
 from agent.errors import (
     AgentError,
     InvalidChange,
@@ -28,11 +30,17 @@ from agent.intake import addresses
 from agent.intake.words import preferred_language
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+# The kind of call (write, read, own), HTTP status, seconds.
+OnAnswer = Callable[[str, int, float], None]
 
 # Larger than any contact; aiohttp stops reading beyond it.
 BODY_LIMIT = 64 * 1024
 
+_READS = ("GET", "HEAD", "OPTIONS")
+_METHODS = (*_READS, "POST", "PATCH", "PUT", "DELETE")
+
 CALLER_TIMEOUT_S: web.AppKey[float] = web.AppKey("caller_timeout_s", float)
+ON_ANSWER: web.AppKey[OnAnswer] = web.AppKey("on_answer")
 # What the guard wants to stand on the answer, whatever the answer is.
 ANSWER_HEADERS: web.RequestKey[Mapping[str, str]] = web.RequestKey("answer_headers", Mapping)
 
@@ -123,13 +131,13 @@ def problem(
     read, the address is not known.
     """
     status = status or STATUS_OF.get(code, 422)
-    request_id = new_id()
+    request_id = events.request_id() or new_id()
     body: dict[str, Any] = {
         "type": f"urn:till-agent:error:{quote(code, safe='')}",
         "title": _TITLES.get(status, "Error"),
         "status": status,
         "detail": detail,
-        "instance": "/" if request is None else request.rel_url.raw_path,
+        "instance": _instance(request),
         "errorCode": code,
         "message": detail,
         "requestId": request_id,
@@ -139,9 +147,24 @@ def problem(
         body, status=status, content_type="application/problem+json", headers=headers
     )
     answer.headers["Cache-Control"] = "no-store"
-    answer.headers["Request-Id"] = request_id
+    answer.headers["Request-Id"] = answer.headers["X-Request-ID"] = request_id
     answer.headers["Server"] = SERVER
     return answer
+
+
+def _call(request: web.BaseRequest | None) -> str:
+    """Name the call by its address without what the caller put into it: `/changes/{id}`."""
+    resource = request.match_info.route.resource if isinstance(request, web.Request) else None
+    return resource.canonical if resource is not None else "/"
+
+
+def _instance(request: web.BaseRequest | None) -> str:
+    """Give the address of the request; ids stay, all else that a caller put in may be a name."""
+    place = _call(request)
+    if isinstance(request, web.Request):
+        for name, value in request.match_info.items():
+            place = place.replace(f"{{{name}}}", value.lower() if is_uuid(value) else "*")
+    return place
 
 
 def problem_of(error: AgentError, request: web.BaseRequest | None) -> web.Response:
@@ -180,7 +203,45 @@ def problem_bytes(error: AgentError) -> bytes:
 
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn everything that goes wrong into a problem+json answer, the framework's own included."""
+    """Give the request its id, and turn everything that goes wrong into a problem+json answer.
+
+    The id is the POS's own (`X-Request-ID`), where that can stand in a log line, and else a new
+    one; the answer and every line that is logged meanwhile carry it.
+    """
+    given = request.headers.get("X-Request-ID", "")
+    with events.following(given if events.is_sane_id(given) else new_id()):
+        began = time.monotonic()
+        answer = await _answer(request, handler)
+        seconds = time.monotonic() - began
+        _note_answer(request, answer, seconds)
+        if not answer.prepared:
+            answer.headers["X-Request-ID"] = events.request_id() or ""
+            request.app[ON_ANSWER](_kind_of_call(request), answer.status, seconds)
+    return answer
+
+
+def _note_answer(request: web.Request, answer: web.StreamResponse, seconds: float) -> None:
+    """Log a request by what it did: its call without its parameters, and the change it made."""
+    worth_a_line = request.method not in _READS or answer.status >= 500
+    events.log().log(
+        logging.INFO if worth_a_line else logging.DEBUG,
+        "request_answered",
+        method=request.method if request.method in _METHODS else "other",
+        call=_call(request),
+        status=answer.status,
+        change=answer.headers.get("Agent-Change"),
+        state=answer.headers.get("Agent-State"),
+        ms=round(seconds * 1000),
+    )
+
+
+def _kind_of_call(request: web.Request) -> str:
+    if not request.path.startswith("/api/"):
+        return "own"
+    return "read" if request.method in _READS else "write"
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         answer = await handler(request)
     except AgentError as error:
@@ -189,7 +250,8 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         answer = problem_of(TooLarge(), request)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        refused = MethodNotAllowed(f"This address takes {allowed}, not {request.method}.")
+        asked = request.method if request.method in _METHODS else "that"
+        refused = MethodNotAllowed(f"This address takes {allowed}, not {asked}.")
         answer = problem_of(refused, request)
         answer.headers["Allow"] = allowed
     except web.HTTPNotFound:
@@ -207,7 +269,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         events.log().info("request_broken", error=type(error).__name__)
         answer = problem("MalformedRequest", "The request did not arrive whole.", request)
     except Exception as error:
-        events.log().error("request_bug", error=repr(error), exception=error)
+        events.log().error("request_bug", error=type(error).__name__, exception=error)
         answer = problem(
             "InternalError",
             "The agent made a mistake. Whether this was stored is not known: send it again with "
@@ -241,6 +303,9 @@ def dress(answer: web.StreamResponse) -> None:
 
 async def _before_sending(request: web.Request, answer: web.StreamResponse) -> None:
     dress(answer)
+    # Of a stream, which sends its headers before its handler ends.
+    if (request_id := events.request_id()) is not None:
+        answer.headers["X-Request-ID"] = request_id
     answer.headers.update(request.get(ANSWER_HEADERS, {}))
 
 
@@ -287,11 +352,16 @@ def application(
     guard: Callable[..., Awaitable[web.StreamResponse]],
     *,
     caller_timeout_s: float,
+    on_answer: OnAnswer = lambda call, status, seconds: None,
 ) -> web.Application:
-    """Put the application together: problems outermost, then guard and address, then the calls."""
+    """Put the application together: problems outermost, then guard and address, then the calls.
+
+    `on_answer` gets what each answer took.
+    """
     middlewares = [answer_problems, guard, check_address]
     app = web.Application(middlewares=middlewares, client_max_size=BODY_LIMIT + 1)
     app[CALLER_TIMEOUT_S] = caller_timeout_s
+    app[ON_ANSWER] = on_answer
     app.on_response_prepare.append(_before_sending)
     app.add_routes(
         web.RouteDef(

@@ -313,6 +313,20 @@ def listing(db: Connection, limit: int, before: int = 2**62) -> tuple[Batch, ...
     return tuple(_batch(row) for row in rows)
 
 
+@dataclass(frozen=True)
+class Sealed:
+    """A change in a batch, for the log."""
+
+    change: str
+    request_id: str | None
+
+
+def sealed(db: Connection, number: int) -> tuple[Sealed, ...]:
+    """Give the changes of a batch, in the order in which they were taken."""
+    rows = db.execute("SELECT id, request_id FROM changes WHERE batch = ? ORDER BY seq", (number,))
+    return tuple(Sealed(row["id"], row["request_id"]) for row in rows)
+
+
 def note_manifest(db: Connection, number: int, sha256: str, size: int) -> None:
     """Store what the file must be before it gets its final name."""
     db.execute("UPDATE batches SET sha256 = ?, bytes = ? WHERE number = ?", (sha256, size, number))

@@ -21,7 +21,7 @@ from agent.journal.driver import Connection
 
 _COLUMNS = """ch.seq, ch.id, ch.kind, ch.state, ch.unknown, ch.route, ch.payload, ch.payload_sha256,
   ch.created_at, ch.due_at, ch.settled_at, ch.attempts, ch.api_attempts, ch.step, ch.existed,
-  ch.error, ch.repeated, ch.alone, ch.retried, ch.lane,
+  ch.error, ch.repeated, ch.alone, ch.retried, ch.lane, ch.request_id,
   co.ref, co.contact_id, co.contact_type, b.name AS batch"""
 _FROM = """FROM changes ch JOIN contacts co ON co.lane = ch.lane
   LEFT JOIN batches b ON b.number = ch.batch"""
@@ -45,6 +45,7 @@ class Request:
     dedupe_window_s: float
     now: datetime
     now_text: str
+    request_id: str | None = None  # for the log
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ SELECT seq, id, state, fingerprint, created_at FROM changes
 _COUNT_REPEAT = "UPDATE changes SET repeated = repeated + 1 WHERE seq = ?"
 _INSERT = """
 INSERT INTO changes (id, lane, kind, state, payload, payload_sha256, fingerprint, token_name,
-  idempotency_key, created_at, leaps, by_file, behind)
+  idempotency_key, created_at, leaps, by_file, request_id, behind)
 VALUES (:id, :lane, :kind, 'waiting', :payload, :payload_sha256, :fingerprint, :token_name,
-  :idempotency_key, :created_at, :leaps, :by_file,
+  :idempotency_key, :created_at, :leaps, :by_file, :request_id,
   NOT :leaps AND EXISTS (SELECT 1 FROM changes e WHERE e.lane = :lane AND e.holds = 1))
 RETURNING seq"""
 _HELD_BY_REJECTED_CREATE = """
@@ -155,6 +156,7 @@ def _insert(
             "created_at": request.now_text,
             "leaps": leaps,
             "by_file": foldable(request.kind, request.payload),
+            "request_id": request.request_id,
         },
     ).fetchone()["seq"]
     contacts.put_keys(db, contact.lane, keys, seq, request.now_text)
@@ -177,6 +179,7 @@ def _insert(
         batch=None,
         error=None,
         repeated=0,
+        request_id=request.request_id,
     )
 
 
@@ -313,6 +316,7 @@ def _change(row: Any) -> Change:
         repeated=row["repeated"],
         retried=bool(row["retried"]),
         damaged=payload is None,
+        request_id=row["request_id"],
     )
 
 

@@ -15,8 +15,10 @@ import importlib.resources
 import os
 import re
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +34,7 @@ from agent.errors import (
 )
 from agent.journal.driver import Connection, Driver
 from agent.journal.lock import JournalLock
+from agent.journal.opening import Opening, Phase
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -69,9 +72,14 @@ class _Failed:
 class Database:
     """A journal file that is open: `write` and `read` are the only ways in."""
 
-    def __init__(self, path: Path, driver: Driver) -> None:
+    def __init__(
+        self, path: Path, driver: Driver, on_commit: Callable[[float], None] = lambda seconds: None
+    ) -> None:
+        """`on_commit` gets the seconds that a commit took, in the writer's thread."""
         self.path = path
         self.driver = driver
+        self._on_commit = on_commit
+        self.opening = Opening()
         self.problem: str | None = None  # why it cannot be written just now, for the page
         self._files = (str(path), f"{path}-wal")
         self._lock = JournalLock(path)
@@ -120,8 +128,8 @@ class Database:
         self._reader = None
         try:
             await self._writer
-            await self._writer.run(lambda db: _prepare(db, check=existed))
-            await self._writer.run(lambda db: migrate(db, self.path))
+            await self._writer.run(lambda db: _prepare(db, self.opening, check=existed))
+            await self._writer.run(lambda db: migrate(db, self.path, self.opening))
             self._reader = _Connection(lambda: self.driver.connect(self.path, read_only=True), 64)
             await self._reader
             await self._reader.run(lambda db: db.execute("PRAGMA query_only = ON"))
@@ -233,7 +241,9 @@ class Database:
         try:
             answers = [run(db, work) for work in works]
             if db.in_transaction:
+                began = time.monotonic()
                 db.execute("COMMIT")
+                self._on_commit(time.monotonic() - began)
         except BaseException:
             # After "disk full" SQLite may have rolled back already; a blind one would hide why.
             if db.in_transaction:
@@ -394,7 +404,7 @@ def _truncate_wal(db: Connection) -> bool:
     return not is_busy
 
 
-def _prepare(db: Connection, *, check: bool) -> None:
+def _prepare(db: Connection, opening: Opening, *, check: bool) -> None:
     db.execute("PRAGMA foreign_keys = ON")
     mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     db.execute("PRAGMA synchronous = FULL")
@@ -408,7 +418,8 @@ def _prepare(db: Connection, *, check: bool) -> None:
             "Nothing was changed. Put journal.path on a local disk."
         )
     if check:
-        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        with opening.doing(db, Phase.CHECKING):
+            verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise JournalUnavailable(
                 f"The journal is damaged ({verdict}). It was left as it is. "
@@ -429,12 +440,13 @@ def migrations() -> list[tuple[int, str]]:
     return sorted(found)
 
 
-def migrate(db: Connection, path: Path) -> None:
+def migrate(db: Connection, path: Path, opening: Opening | None = None) -> None:
     """Bring a journal to this program's version; a copy is made first where data stands in it.
 
     Each migration is one transaction, so a kill in the middle leaves the older version whole.
     Raises SchemaTooNew for a journal of a newer program.
     """
+    opening = opening or Opening()
     version = db.execute("PRAGMA user_version").fetchone()[0]
     steps = migrations()
     newest = steps[-1][0]
@@ -444,10 +456,21 @@ def migrate(db: Connection, path: Path) -> None:
             f"up to {newest}). The data is untouched. Install the newer till-agent again."
         )
     if 0 < version < newest:
-        backup(db, path.with_name(f"{path.name}.before-{newest}"))
+        target = path.with_name(f"{path.name}.before-{newest}")
+        with opening.doing(db, Phase.COPYING, lambda: _share(target, path)):
+            backup(db, target)
     for number, text in steps:
         if number > version:
-            _apply(db, number, text)
+            with opening.doing(db, Phase.MIGRATING) if version else nullcontext():
+                _apply(db, number, text)
+
+
+def _share(copy: Path, whole: Path) -> float | None:
+    """Give how much of a file is copied; what is pruned in it makes the copy smaller."""
+    try:
+        return min(1.0, copy.stat().st_size / whole.stat().st_size)
+    except (OSError, ZeroDivisionError):
+        return None
 
 
 def backup(db: Connection, target: Path) -> None:

@@ -31,12 +31,20 @@ class Journal:
     """What the agent has promised. Everything awaited here is durable when it returns."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, verify: str = "all", min_free_mb: int = 64
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        verify: str = "all",
+        min_free_mb: int = 64,
+        on_taken: Callable[[str], None] = lambda kind: None,
     ) -> None:
+        """`on_taken` gets the kind of each change that is durable now."""
         self.database = database
         self.news = News()
         self.verify = verify  # fallback.verify: all, creates, none
         self._clock = clock
+        self._on_taken = on_taken
         self._min_free = min_free_mb * 1024 * 1024
         self._room_until = 0.0  # monotonic: until then there is room enough without asking again
         self._mark: marker.Mark | None = None
@@ -140,6 +148,7 @@ class Journal:
         self.check_room()
         recorded = await self.write(partial(changes.record, request=request))
         if recorded.is_new:
+            self._on_taken(recorded.change.kind)
             self.news.tell_recorded(recorded.change.contact.lane)
         return recorded
 

@@ -17,7 +17,7 @@ class JournalLock:
     """Held from opening the journal to closing it."""
 
     def __init__(self, journal: Path) -> None:
-        self.path = journal.with_name(journal.name + ".lock")
+        self.path = _place(journal)
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
@@ -48,3 +48,25 @@ class JournalLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _place(journal: Path) -> Path:
+    return journal.with_name(journal.name + ".lock")
+
+
+def holder(journal: Path) -> str | None:
+    """Give the process that has a journal open, or None; takes nothing from anybody.
+
+    Raises OSError where that cannot be told.
+    """
+    place = _place(journal)
+    if fcntl is None or not place.exists():
+        return None
+    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+    finally:
+        os.close(descriptor)
+    return None

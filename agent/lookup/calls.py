@@ -9,6 +9,7 @@ from aiohttp import web
 from agent.clock import Clock
 from agent.config import Config
 from agent.delivery.engage.client import EngageClient
+from agent.delivery.quoting import unquoted
 from agent.errors import Refused
 from agent.journal.journal import Journal
 from agent.lookup import overlay
@@ -112,4 +113,5 @@ class LookupCalls:
 
     def _refused(self, error: Refused, request: web.Request) -> web.Response:
         status = error.status if error.status in _KEPT_STATUSES else 422
+        unquoted(error, request.query)
         return self._problem(error.code, error.words, request, status=status)

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,13 @@ _STATE_FILE = Path("run/sandbox.json")
 _TIMEOUT_S = 10.0
 _FAILED = 1
 _UNUSABLE = 2
+_CODES = """
+
+exit codes:
+    0  done
+    1  the sandbox refused it, or none runs there
+    2  it cannot work here: no asyncssh, a port is taken, a wrong command line"""
+_HELP_WIDTH = 78
 
 _NEEDS_ASYNCSSH = (
     "The sandbox needs the package asyncssh, which is not installed. "
@@ -45,17 +53,39 @@ def add_parser(
     parser = subparsers.add_parser(
         "sandbox",
         help="an Engage and an SFTP server on this machine, with switchable faults",
-        description="Runs an Engage, its SFTP server and its file import on this machine, and "
-        "switches faults in a running one.",
+        **_help_of(
+            "Run an Engage, its SFTP server and its file import on this machine, or switch faults "
+            "in a running one. Nothing leaves this machine.",
+            "till-agent sandbox\ntill-agent sandbox fault status --status 503 --share 0.3",
+        ),
     )
     _add_run_options(parser, suppress=False)
     commands = parser.add_subparsers(dest="sandbox_command", metavar="COMMAND")
-    _add_run_options(commands.add_parser("run", help="run the sandbox (the default)"), True)
+    about = "run the sandbox (the default)"
+    example = "till-agent sandbox run --import-every-s 0"
+    _add_run_options(
+        commands.add_parser("run", help=about, **_help_of(_sentence(about), example)), True
+    )
     for name, about in _SIMPLE.items():
-        _add_common_options(commands.add_parser(name, help=about, description=about))
+        example = f"till-agent sandbox {name}"
+        _add_common_options(
+            commands.add_parser(name, help=about, **_help_of(_sentence(about), example))
+        )
     _add_fault_parser(commands)
     _add_export_parser(commands)
     return parser
+
+
+def _help_of(about: str, example: str) -> dict[str, Any]:
+    return {
+        "description": textwrap.fill(about, _HELP_WIDTH),
+        "epilog": "example:\n" + textwrap.indent(example, "  ") + _CODES,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def run(args: argparse.Namespace) -> int:
@@ -140,7 +170,12 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
 def _add_fault_parser(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
 ) -> None:
-    parser = commands.add_parser("fault", help="switch a fault on; `faults` lists the kinds")
+    about = "switch a fault on; `faults` lists the kinds"
+    example = (
+        "till-agent sandbox fault hang\n"
+        "till-agent sandbox fault lose_answer --method POST --times 3"
+    )
+    parser = commands.add_parser("fault", help=about, **_help_of(_sentence(about), example))
     _add_common_options(parser)
     parser.add_argument("kind", metavar="KIND")
     parser.add_argument("--target", help="engage, sftp, importer or exporter")

@@ -138,12 +138,14 @@ class Observer:
         self._taken = 0.0  # monotonic
         self._is_wanted_anew = False
 
-    async def look(self) -> Snapshot:
+    async def look(self, *, anew: bool = False) -> Snapshot:
         """Give a picture that is at most half a second old. A broken journal is part of it.
 
-        The cost does not grow with the changes in the journal.
+        The cost does not grow with the changes in the journal. `anew`: one that is taken now.
         """
         async with self._looking:
+            if anew:
+                self.forget()
             while self._picture is None or self._clock.monotonic() - self._taken >= _FRESH_S:
                 self._is_wanted_anew = False
                 facts = await self._facts()

@@ -121,3 +121,17 @@ async def test_followers_of_a_rejected_create_are_no_stall(start: Start) -> None
 
     assert (await world.pos.change(created))["state"] == "rejected"
     assert not await waits_named(world)
+
+
+async def test_engages_own_words_of_an_older_refusal_stay_off_the_page(start: Start) -> None:
+    # Long enough to be still under way when it is called stuck.
+    world = await start(engage={"timeout_s": 60, "create_timeout_s": 60})
+    created = await world.pos.create(contactType="Employee")  # Engage has no such type
+    refused = await world.pos.until(created, "rejected")
+    world.sandbox.set_fault("hang")
+
+    await world.pos.call("POST", f"/agent/v1/changes/{created}/retry")
+
+    (need,) = await eventually(lambda: waits_named(world), "the page names it")
+    assert refused["error"]["message"] not in str(need)
+    assert "it was refused before" in str(need)

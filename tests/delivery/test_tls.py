@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
+import warnings
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from authority import Authority, blocking_tls_server
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -131,3 +133,30 @@ async def test_certificate_that_is_not_accepted_sends_nothing_and_is_said_in_wor
 
     assert "certificate" in await eventually(offline, "the link is offline")
     assert world.sandbox.requests == []
+
+
+async def test_server_that_speaks_only_an_old_protocol_gets_nothing_and_is_named(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    authority = Authority(tmp_path / "old")
+    context = authority.server()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    async with Sandbox(tmp_path / "sandbox", import_every_s=0) as sandbox:
+        with blocking_tls_server(context) as port:
+            till = lay_till(
+                sandbox,
+                tmp_path / "till",
+                {"engage": {"ca_file": str(authority.ca_file)}, "fallback": {"seal_after_s": 3600}},
+                engage_url=f"https://127.0.0.1:{port}",
+            )
+            world = await World(sandbox, till, session).start()
+            change = await world.pos.tried(await world.pos.create())
+            await world.stop()
+
+    assert change["attempts"][0]["code"] == "Unreachable"
+    assert "no longer safe" in change["attempts"][0]["message"]
+    assert change["unknown"] is False

@@ -195,7 +195,7 @@ HEADERS = {
         (400, HEADERS, None, "null is not of type"),
         (400, {**HEADERS, "Content-Type": "text/plain"}, "x", "content type is 'text/plain'"),
         (400, {"Content-Type": HEADERS["Content-Type"]}, PROBLEM, "Request-Id is missing"),
-        (400, {**HEADERS, "Request-Id": "7"}, PROBLEM, "Request-Id is '7'"),
+        (400, {**HEADERS, "Request-Id": "a b"}, PROBLEM, "Request-Id is 'a b'"),
     ],
 )
 def test_answer_that_is_not_allowed_is_noticed(

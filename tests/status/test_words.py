@@ -169,7 +169,7 @@ NOT_ON_THE_PAGE_EITHER = {
     "{} answers.", "Its key is the pinned one, {}.", "The login {} is accepted.",
     "The folder {} exists.", "Files can be written, renamed and removed there.",
 }  # fmt: skip
-SPEAKERS = ("delivery", "journal", "register", "assembly.py", "secrets.py", "tls.py")
+SPEAKERS = ("delivery", "doctor", "journal", "register", "assembly.py", "secrets.py", "tls.py")
 
 
 def sentences_of_other_parts() -> set[str]:

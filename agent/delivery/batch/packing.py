@@ -69,7 +69,7 @@ class Packer:
         """Close the batches that are being filled, as they are; gives how many have contacts."""
         now = to_text(self._clock.now())
         closed = await self._journal.write(partial(batches.close_begun, now=now))
-        return sum(_told(batch, why) for batch in closed)
+        return sum([await self._told(batch, why) for batch in closed])
 
     async def _put(
         self, members: Sequence[Member], with_id: bool, begun: dict[bool, Batch], why: str
@@ -94,8 +94,23 @@ class Packer:
             begun[with_id] = batch
             if batch.state != "filling":
                 del begun[with_id]
-                made += _told(batch, why)
+                made += await self._told(batch, why)
         return made
+
+    async def _told(self, batch: Batch, why: str) -> int:
+        """Log a batch that was closed; gives 1, and 0 if all of its contacts had moved on."""
+        if not batch.contacts:
+            return 0
+        events.log().info("batch_sealed", batch=batch.name, contacts=batch.contacts, reason=why)
+        # Of each change, too: by its request it can be found from here on.
+        found = await self._journal.read(partial(batches.sealed, number=batch.number))
+        for number, item in enumerate(found, 1):
+            events.log().info(
+                "change_sealed", change=item.change, request=item.request_id, batch=batch.name
+            )
+            if number % _CHUNK == 0:
+                await asyncio.sleep(0)  # thousands of lines must not hold up who waits
+        return 1
 
     def _name(self, number: int) -> str:
         return self._config.fallback.file_name.format(
@@ -180,15 +195,12 @@ class Packer:
         now = to_text(self._clock.now())
         leave_out = partial(batches.leave_out, change=culprit, fault=fault, now=now)
         self._journal.tell((await self._journal.write(leave_out),))
-        events.log().warning("change_left_out", change=culprit.id, code=problem.code)
-
-
-def _told(batch: Batch, why: str) -> int:
-    """Log a batch that was closed; gives 1, and 0 if all of its contacts had moved on."""
-    if not batch.contacts:
-        return 0
-    events.log().info("batch_sealed", batch=batch.name, contacts=batch.contacts, reason=why)
-    return 1
+        events.log().warning(
+            "change_left_out",
+            change=culprit.id,
+            request=culprit.request_id,
+            code=problem.code,
+        )
 
 
 def element_of(entry: Entry, contact_key: str) -> Element:

@@ -234,8 +234,9 @@ class Sealer:
         if self._swept:
             return
         keep = {batch.name for batch in await self._in_state("sealed", "written")}
-        for name in (await asyncio.to_thread(self._spool.sweep, keep)).foreign:
-            events.log().warning("foreign_file_in_spool", file=name)
+        if foreign := (await asyncio.to_thread(self._spool.sweep, keep)).foreign:
+            # Not their names: nobody knows what somebody else's file is named after.
+            events.log().warning("foreign_files_in_spool", count=len(foreign))
         self._swept = True
 
     async def write_file(self, batch: Batch) -> None:

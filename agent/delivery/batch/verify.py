@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from agent import events
-from agent.change import Fault
+from agent.change import Fault, Route
 from agent.clock import Clock, to_text
 from agent.config import Config
 from agent.contact import Key, contact_type_of, keys_told
 from agent.delivery.difference import differs
 from agent.delivery.folding import fold
+from agent.delivery.quoting import unquoted
 from agent.delivery.ring import until_rung
 from agent.errors import ContactGone, JournalError, Refused, RouteError, SeveralMatch
 from agent.journal import batches
@@ -54,12 +55,15 @@ class Verifier:
         engage: Engage,
         imported: asyncio.Event,
         clock: Clock,
+        on_attempt: Callable[[str, str], None] = lambda route, outcome: None,
     ) -> None:
+        """`on_attempt` gets route and outcome of each change that is settled here."""
         self._config = config
         self._journal = journal
         self._engage = engage
         self._imported = imported
         self._clock = clock
+        self._on_attempt = on_attempt
 
     async def run(self) -> None:
         """Verify until cancelled."""
@@ -91,7 +95,7 @@ class Verifier:
         except ContactGone:
             contact_id = contact = None
         except (Refused, SeveralMatch) as error:
-            await self._settle(item, fault=_undecided(error))
+            await self._settle(item, fault=_undecided(error, *_data(item)))
             return
         except RouteError:
             await self._look_again(item, self._config.retry.waits_s[0])
@@ -133,6 +137,7 @@ class Verifier:
         try:
             await self._engage.patch(contact_id, body)
         except Refused as error:
+            unquoted(error, *_data(item))
             words = error.words or "Engage refused the attributes that the import left out."
             fault = Fault(error.code, words, error.status, error.fields, error.request_id)
             await self._settle(item, fault, contact_id, kind)
@@ -171,9 +176,11 @@ class Verifier:
         )
         self._journal.tell(settled)
         for change in settled:
+            self._on_attempt(Route.FILE, "rejected" if fault else "delivered")
             events.log().info(
                 "change_verified",
                 change=change.id,
+                request=change.request_id,
                 batch=item.batch.name,
                 state=change.state,
                 code=fault.code if fault else None,
@@ -187,11 +194,16 @@ _SKIPPED = Fault(
 )
 
 
-def _undecided(error: Refused | SeveralMatch) -> Fault:
+def _data(item: Unverified) -> list[Mapping[str, Any]]:
+    keys = {key.name: key.value for key in item.keys}
+    return [keys, *(payload.attributes for _, payload in item.entry.asked)]
+
+
+def _undecided(error: Refused | SeveralMatch, *data: Mapping[str, Any]) -> Fault:
     if isinstance(error, SeveralMatch):
         words = "More than one contact in Engage matches: " + ", ".join(error.contact_ids)
     else:
-        words = error.words or "Engage does not look this contact up."
+        words = unquoted(error, *data).words or "Engage does not look this contact up."
     return Fault(error.code, words, error.status, request_id=error.request_id)
 
 

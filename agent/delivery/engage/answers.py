@@ -8,6 +8,7 @@ body is JSON, then nothing more. Shapes are from Engage's docs ("Find contact", 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,9 +30,12 @@ from agent.errors import (
     SeveralMatch,
     Throttled,
 )
+from agent.events import is_sane_id
 
 # Longer words than these help nobody and may be a whole page.
 _WORDS_LIMIT = 500
+# Codes and ids reach the log, so they have to look like such.
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,8 @@ def failure(answer: Answer, *, write: bool) -> RouteError:
         error = _refusal(answer.status, engage)
     error.status = answer.status
     if engage is not None and isinstance(engage.get("requestId"), str):
-        error.request_id = engage["requestId"][:100]
+        request_id = engage["requestId"][:100]
+        error.request_id = request_id if is_sane_id(request_id) else None
     return error
 
 
@@ -208,7 +213,7 @@ def _refusal(status: int, engage: Mapping[str, Any]) -> RouteError:
         several.contact_ids = _matches(engage)
         return several
     refused = Refused()
-    refused.code = code[:100]
+    refused.code = code if _CODE.fullmatch(code) else Refused.code
     refused.words = str(engage.get("message") or "")[:_WORDS_LIMIT]
     refused.fields = _fields(engage)
     return refused
@@ -233,11 +238,11 @@ def _fields(engage: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
             continue
         words = item.get("errorDescription") or item.get("message") or ""
         field = item.get("field") or item.get("fieldName") or item.get("name") or ""
-        code = item.get("errorCode") or item.get("code") or "ValidationError"
+        code = str(item.get("errorCode") or item.get("code") or "")
         fields.append(
             {
                 "field": str(field)[:100],
-                "code": str(code)[:100],
+                "code": code if _CODE.fullmatch(code) else "ValidationError",
                 "message": str(words)[:_WORDS_LIMIT],
             }
         )

@@ -22,16 +22,18 @@ from yarl import URL
 
 from agent.clock import Clock
 from agent.config import Engage
-from agent.delivery.engage import answers
+from agent.delivery.engage import answers, tls
 from agent.delivery.engage.answers import Answer
 from agent.delivery.engage.pace import Pace
 from agent.delivery.link import Link
+from agent.delivery.quoting import unquoted
 from agent.errors import (
     AgentError,
     EngageFailed,
     LineLost,
     NotAuthorised,
     NotEngage,
+    Refused,
     RouteError,
     Throttled,
     Unreachable,
@@ -57,11 +59,19 @@ class EngageClient:
     """The only door to Engage's API; shared by delivery and by reads."""
 
     def __init__(
-        self, settings: Engage, key: Callable[[], str], link: Link, pace: Pace, clock: Clock
+        self,
+        settings: Engage,
+        key: Callable[[], str],
+        link: Link,
+        pace: Pace,
+        clock: Clock,
+        on_call: Callable[[str, float], None] = lambda answer, seconds: None,
     ) -> None:
+        """`on_call` gets how each call ended, in a word, and how many seconds it took."""
         self._settings = settings
         self._key = key
         self._clock = clock
+        self._on_call = on_call
         self.link = link
         self.pace = pace
         self._server_time: tuple[datetime, float] | None = None  # its Date, and when it was heard
@@ -115,10 +125,7 @@ class EngageClient:
     def _tls(self) -> ssl.SSLContext | bool:
         if not self._settings.base_url.startswith("https:"):
             return True
-        ca_file = self._settings.ca_file
-        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
+        return tls.trusting(self._settings.ca_file)
 
     async def call(
         self,
@@ -137,6 +144,7 @@ class EngageClient:
         when it was sent and nothing came back, NotEngage, and what `read` raises.
         """
         await self.pace.turn(person=person)
+        began = self._clock.monotonic()
         try:
             await self._rebuild_after_sleep()
             answer = await self._send(method, path, query, body, create=create)
@@ -147,8 +155,12 @@ class EngageClient:
                     self._note_clock(answer)
                 raise
         except RouteError as error:
+            if isinstance(error, Refused):
+                unquoted(error, {"apikey": self._key()})  # whoever is told why must not learn it
+            self._on_call(_ended(error), self._clock.monotonic() - began)
             self._note(error)
             raise
+        self._on_call("ok", self._clock.monotonic() - began)
         self._note_clock(answer)
         self.link.heard()
         self.pace.answered()
@@ -235,14 +247,27 @@ class EngageClient:
         secure = parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
         try:
-            tls = self._tls() if secure else None
+            context = self._tls() if secure else None
             async with asyncio.timeout(_CONNECT_S):
                 _, writer = await asyncio.open_connection(
-                    parts.hostname, port, ssl=tls if isinstance(tls, ssl.SSLContext) else None
+                    parts.hostname,
+                    port,
+                    ssl=context if isinstance(context, ssl.SSLContext) else None,
                 )
                 writer.close()
         except (OSError, TimeoutError) as error:
             raise Unreachable(_why(error)) from error
+
+
+def _ended(error: RouteError) -> str:
+    """Say in a word how a call ended that brought nothing; few words, for a metric's label."""
+    if isinstance(error, NotAuthorised):
+        return "unauthorised"
+    if isinstance(error, Throttled):
+        return "throttled"
+    if error.against_link:
+        return "unreachable"
+    return "failed" if error.counts else "refused"
 
 
 def _no_cookies() -> aiohttp.abc.AbstractCookieJar:
@@ -281,17 +306,12 @@ def _route_error(error: BaseException, method: str, seconds: float) -> RouteErro
 
 
 def _why(error: BaseException) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
-        return (
-            "Engage's certificate is not accepted: check the till's clock, and engage.ca_file if "
-            "the network inspects TLS."
-        )
+    if (words := tls.why(error)) is not None:
+        return words
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "Engage's name cannot be resolved (DNS)."
     if isinstance(error, TimeoutError):
         return "No connection to Engage in time."
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return "No secure connection (TLS) to Engage could be made."
     refused = isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower()
     if refused or getattr(error, "errno", None) == errno.ECONNREFUSED:
         return "The connection to Engage was refused."

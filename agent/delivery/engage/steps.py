@@ -19,6 +19,7 @@ from agent.delivery.engage.client import EngageClient
 from agent.delivery.engage.finding import find_contact
 from agent.delivery.folding import fold
 from agent.delivery.outcome import Outcome, Result
+from agent.delivery.quoting import unquoted
 from agent.errors import (
     AnswerLost,
     ContactGone,
@@ -349,7 +350,7 @@ def _outcome(error: RouteError, claim: Claim) -> Outcome:
             return Outcome(Result.UNKNOWN, sent=True, **common)
         return Outcome(waits, **common)
     if isinstance(error, Refused):
-        return _rejected(error, claim, common)
+        return _rejected(unquoted(error, *_data(claim)), claim, common)
     if isinstance(error, KeyTaken):
         # Of an update; a create's own is settled by a look-up.
         taken = Refused(status=error.status, request_id=error.request_id)
@@ -365,6 +366,12 @@ def _outcome(error: RouteError, claim: Claim) -> Outcome:
     if isinstance(error, KeyBusy):
         return Outcome(waits, soon=True, **common)
     return Outcome(waits, **common)
+
+
+def _data(claim: Claim) -> list[Mapping[str, Any]]:
+    """Give everything of a customer that a call for this claim may have carried."""
+    keys = {key.name: key.value for key in claim.keys}
+    return [keys, *(change.payload.attributes for change in claim.changes)]
 
 
 def _rejected(error: Refused, claim: Claim, common: Mapping[str, Any]) -> Outcome:

@@ -1,0 +1,143 @@
+"""Each sentence of the page has its section in docs/operating.md, and each section its sentence."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.change import Change, Kind, Payload, Route, State
+from agent.clock import SystemClock
+from agent.contact import Contact
+from agent.delivery.batch.host_keys import HostKey
+from agent.delivery.batch.sftp import _MEANINGS, _host_key_words
+from agent.delivery.batch.spool import Spool, SpoolProblem
+from agent.delivery.engage.answers import Answer, failure
+from agent.delivery.stall import StallDetector
+from agent.status.facts import RouteState
+from agent.status.verdict import verdict
+
+from .test_verdict import (
+    BROKEN,
+    DOWN,
+    FULL,
+    REFUSED,
+    RUNNING,
+    SHAKY,
+    STORAGE,
+    UNREADABLE,
+    WAIT_37,
+    ZERO,
+    batch,
+    facts,
+)
+
+HOST_KEY = HostKey("ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIA==")
+GUIDE = Path(__file__).parents[2] / "docs" / "operating.md"
+
+
+def halted(route: Route, reason: str) -> dict[str, Any]:
+    return {"routes": {**RUNNING, route: RouteState("halted", reason)}}
+
+
+def key_refused() -> str:
+    return failure(Answer(401, {}, b"{}"), write=False).message
+
+
+def stalled() -> str:
+    detector = StallDetector(None, None, None, SystemClock())  # type: ignore[arg-type]
+    contact = Contact(1, "ref", None, None)
+    change = Change(
+        seq=1, id="c-1", kind=Kind.CREATE, state=State.WAITING, unknown=False, route=Route.API,
+        contact=contact, payload=Payload({}), created_at="2026-11-21T13:00:00.000Z", due_at=None,
+        settled_at=None, attempts=0, api_attempts=0, step=0, existed=False, batch=None, error=None,
+        repeated=0,
+    )  # fmt: skip
+    return detector._words(change, None)
+
+
+def spool_problem(folder: Path) -> str:
+    blocked = folder / "no-folder"
+    blocked.write_text("")
+    with pytest.raises(SpoolProblem) as found:
+        Spool(blocked).prepare("a_contacts.xml", lambda stream: 0)
+    return found.value.message
+
+
+def situations(folder: Path) -> list[dict[str, Any]]:
+    """Give one of everything that the page can speak of."""
+    server = "The SFTP server ftp.voyado.com:22"
+    said = {"server": server, "doing": "sending a file", "said": "no space"}
+    return [
+        {},
+        {"delivered": 214},
+        {"delivered": 9, "counts": {**ZERO, State.IMPORTED: 4}},
+        {"unsent": 3, "oldest_waiting_s": 180},
+        {"link": DOWN, **WAIT_37},
+        {"link": SHAKY, **WAIT_37},
+        {"sftp": DOWN, "batches": (batch("written"),), **WAIT_37},
+        halted(Route.API, key_refused()),
+        halted(Route.FILE, _host_key_words(server, [], HOST_KEY)),
+        halted(Route.FILE, _MEANINGS["AuthenticationException"].words.format(**said)),
+        {"routes": {**RUNNING, Route.API: RouteState("paused", "Paused by hand.")}},
+        {"counts": REFUSED},
+        {"batches": (batch("uploaded", uploaded_hours_ago=3),)},
+        {"storage": FULL},
+        {"storage": BROKEN},
+        {"storage": UNREADABLE, "counts": None, "unsent": None, "delivered": None},
+        {"storage": replace(STORAGE, free_bytes=100 * 1024**2)},
+        {
+            "problems": (
+                "The till's clock is wrong: it is behind Engage's by about 2 hours. Set it.",
+            )
+        },
+        {"problems": (stalled(),)},
+        {"problems": (spool_problem(folder),)},
+        {"problems": (_MEANINGS["status"].words.format(**said),)},
+    ]
+
+
+def headings() -> list[str]:
+    text = GUIDE.read_text("utf-8")
+    part = text.partition("## The page says …")[2].partition("\n## ")[0]
+    return re.findall(r"^### “(.+)”$", part, re.MULTILINE)
+
+
+def fits(heading: str, sentence: str) -> bool:
+    """Say whether a heading, in which … stands for anything, is found in a sentence."""
+    pattern = ".*".join(re.escape(part.strip()) for part in heading.split("…"))
+    return re.search(pattern, sentence) is not None
+
+
+def sentences(folder: Path) -> list[str]:
+    """Give what the page says in each situation; its first need is a part of it."""
+    return [verdict(facts(**situation)).sentence for situation in situations(folder)]
+
+
+def test_every_sentence_of_the_page_has_its_section(tmp_path: Path) -> None:
+    said = sentences(tmp_path)
+
+    without = [each for each in said if not any(fits(heading, each) for heading in headings())]
+
+    assert without == []
+
+
+def test_every_section_is_about_a_sentence_of_the_page(tmp_path: Path) -> None:
+    said = sentences(tmp_path)
+
+    idle = [heading for heading in headings() if not any(fits(heading, each) for each in said)]
+
+    assert len(headings()) > 15
+    assert idle == []
+
+
+def test_every_section_says_what_to_do() -> None:
+    text = GUIDE.read_text("utf-8")
+    part = text.partition("## The page says …")[2].partition("\n## ")[0]
+
+    sections = re.split(r"^### ", part, flags=re.MULTILINE)[1:]
+
+    assert [each.splitlines()[0] for each in sections if len(each.split()) < 20] == []
