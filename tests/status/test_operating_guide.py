@@ -13,7 +13,7 @@ from agent.change import Change, Kind, Payload, Route, State
 from agent.clock import SystemClock
 from agent.contact import Contact
 from agent.delivery.batch.host_keys import HostKey
-from agent.delivery.batch.sftp import _MEANINGS, _host_key_words
+from agent.delivery.batch.sftp_login import _MEANINGS, _host_key_words
 from agent.delivery.batch.spool import Spool, SpoolProblem
 from agent.delivery.engage.answers import Answer, failure
 from agent.delivery.stall import StallDetector
