@@ -85,11 +85,13 @@ class Guard:
                 raise MethodNotAllowed("The agent is no proxy.")
             host = self._check_host(request)
             origin = self._check_origin(request, host)
+            is_persons = self._admits_person(request)
             if origin is not None:
+                if is_persons:  # a page that is allowed speaks for a POS, never for a person here
+                    raise ForbiddenOrigin
                 request[ANSWER_HEADERS] = _cors(origin)
                 if request.method == "OPTIONS":
                     return _preflight(request)
-            is_persons = self._admits_person(request)
             if not (is_persons or is_public(request)):
                 request[TOKEN_NAME] = self._caller(request)
             _check_room(request)

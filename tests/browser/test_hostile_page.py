@@ -1,7 +1,8 @@
 """A hostile web page in a browser on the same till: it can neither read nor write.
 
-Chromium's own protection of the local network is switched off, and the page even knows a right
-token, so that nothing but the guard is in its way.
+Chromium's own protection of the local network is switched off, a person is signed in at the agent's
+page in the next window, and the hostile page even knows a right token: nothing but the guard is in
+its way.
 """
 
 from __future__ import annotations
@@ -95,6 +96,14 @@ async ({base, token, contact}) => {
     "form with a file's type": () =>
       sent("/api/v3/contacts", {email: "eve@example.test"}, "multipart/form-data"),
     "form to pause": () => sent("/agent/v1/routes/api/pause", {}, "text/plain"),
+    "form of the person's page": () =>
+      sent("/page/routes/api/pause", {form_key: "guess"}, "application/x-www-form-urlencoded"),
+    "form to sign the person in": () =>
+      sent("/page/sign-in", {token}, "application/x-www-form-urlencoded"),
+    "fetch what the person may see": async () =>
+      (await fetch(base + "/agent/v1/support", {credentials: "include"})).text(),
+    "fetch a form of the person's page": async () =>
+      (await fetch(base + "/page/sign-in", {credentials: "include"})).text(),
     "picture": () => loaded("img", {src: base + "/assets/icon.svg"}),
     "picture of a call": () => loaded("img", {src: base + "/agent/v1/batches/seal"}),
     "script": () => loaded("script", {src: base + "/assets/page.js"}),
@@ -161,6 +170,14 @@ async def browser() -> AsyncIterator[Browser]:
         )
         yield started
         await started.close()
+
+
+async def sign_in(page: Page, shop: Shop) -> None:
+    """Sign in as a person does, who then leaves the window open."""
+    await page.goto(shop.agent.url + "/page/sign-in")
+    await page.fill("#token", shop.till.token)
+    await page.click("main button")
+    await page.wait_for_selector("#sign-out")
 
 
 async def attack(page: Page, shop: Shop, base: str) -> dict[str, Any]:

@@ -228,6 +228,21 @@ async def test_an_allowed_page_may_read_refusals_as_well(allowing: Shop) -> None
         assert "access-control-allow-credentials" not in answer.headers
 
 
+async def test_an_allowed_page_may_not_act_for_the_person_at_the_till(allowing: Shop) -> None:
+    asked = ("Sec-Fetch-Site: same-site", "Content-Type: application/x-www-form-urlencoded")
+    async with line_to(allowing.agent.url) as line:
+        answers = [
+            await line.ask("GET /page/sign-in", f"Origin: {PAGE}"),
+            await line.ask("POST /page/sign-in", f"Origin: {PAGE}", *asked, body=b"token=x"),
+            await line.ask("OPTIONS /page/sign-in", f"Origin: {PAGE}"),
+        ]
+        own = await line.ask("GET /page/sign-in", f"Origin: http://{line.host}")
+
+    assert {(answer.status, answer.code) for answer in answers} == {(403, "ForbiddenOrigin")}
+    assert all("access-control-allow-origin" not in answer.headers for answer in answers)
+    assert own.status == 200
+
+
 @pytest.mark.parametrize("name", ["Private-Network", "Local-Network"])
 async def test_an_allowed_page_may_reach_into_the_local_network(allowing: Shop, name: str) -> None:
     asked = ("Access-Control-Request-Method: POST", f"Access-Control-Request-{name}: true")
