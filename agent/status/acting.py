@@ -17,7 +17,7 @@ from aiohttp import web
 
 from agent import events
 from agent.change import Change, State
-from agent.errors import AgentError, Conflict, InvalidChange
+from agent.errors import AgentError, Conflict, InvalidChange, TooSlow
 from agent.status import mending, troubles
 from agent.status.page import BUNDLE, DOCTOR, Page, go_to, offered, words_for
 from agent.status.session import (
@@ -341,11 +341,14 @@ class Acting:
 
 
 async def _read_form(request: web.Request) -> Form:
-    """Read a form's texts; what is no plain form has none."""
+    """Read a form's texts; what is no plain form has none. Raises TooSlow."""
     if request.content_type != "application/x-www-form-urlencoded":
         return {}
-    async with asyncio.timeout(_FORM_S):
-        body = await request.read()
+    try:
+        async with asyncio.timeout(_FORM_S):
+            body = await request.read()
+    except TimeoutError:
+        raise TooSlow from None
     try:
         # Not the framework's own reading: bytes that are no UTF-8 would break it.
         pairs = parse_qsl(
