@@ -31,6 +31,10 @@ from agent.register.staging import CHUNK, Stage
 
 _FIRST_LOOK_S = 30.0  # at the latest after the start; a chain's tills do not come all at once
 _DOUBT_S = 30.0  # a file that cannot be read may be on its way still
+# What is larger is no export of one chain, and would only fill the disk.
+_LARGEST_FILE = 2 * 1024**3
+_MOST_MEMBERS_PER_ROOM = 2
+_USUAL_SPLIT = 10_000  # contacts in one file (Engage's docs, "Contact XML export")
 _SAID_FOR = timedelta(days=7)  # how long a file that was set aside is said on the page
 
 _FULL = (
@@ -214,10 +218,14 @@ class ExportReader:
         return refused
 
     async def _stage(self, folder: OpenFolder, file: ExportFile, stage: Stage) -> int:
+        if file.bytes > _LARGEST_FILE:
+            raise NotAnExport("it is larger than 2 GiB")
         parser = ExportParser()
-        count = 0
+        count, most = 0, _MOST_MEMBERS_PER_ROOM * self._config.register.max_members + _USUAL_SPLIT
         async for piece in folder.content(file):
             count += await asyncio.to_thread(_staged, stage, parser.feed, piece)
+            if count > most:
+                raise NotAnExport("it has far more members than register.max_members allows")
         return count + await asyncio.to_thread(_staged, stage, parser.close)
 
     async def _store(self, stage: Stage, told_at: str) -> int:

@@ -261,6 +261,19 @@ async def test_more_members_than_allowed_are_said_and_the_first_ones_kept(start:
     assert "register.max_members" in till.agent.exports.problem
 
 
+async def test_file_of_no_chain_is_set_aside_before_it_fills_the_disk(
+    till: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.register.reader._LARGEST_FILE", 1000)
+    put(till, "20230507180000_0_members.xml", document(f"<new>{MEMBER * 20}</new>"))
+
+    await till.read(times=2)
+
+    assert till.agent.exports.fill.set_aside == (
+        "20230507180000_0_members.xml (it is larger than 2 GiB)",
+    )
+
+
 async def test_room_that_is_made_is_filled(start: Any) -> None:
     export = {"export_directory": "/integration/customerExport"}
     till = await start(register={**export, "max_members": 2})
