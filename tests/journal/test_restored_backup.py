@@ -17,7 +17,8 @@ from world import World, lay_till
 
 from agent.clock import to_text
 from agent.errors import JournalUnavailable
-from agent.journal import changes, marker
+from agent.journal import batches, changes, marker
+from agent.journal.batches import Member
 from agent.sandbox import Sandbox
 
 
@@ -33,6 +34,34 @@ async def test_what_waits_in_a_restored_backup_is_unknown(path: Path, clock: Fak
     async with Book(path, clock) as book:
         assert book.taken_over == 1
         assert (await book.now(change)).unknown
+
+
+@pytest.mark.parametrize("more", [True, False])
+async def test_a_batch_of_a_restored_backup_may_have_been_uploaded(
+    path: Path, clock: FakeClock, more: bool
+) -> None:
+    async with Book(path, clock) as book:
+        change = await book.create()
+        member = Member(change.contact.lane, None, "Member", None, (change,))
+        seal = partial(
+            batches.seal,
+            number=1,
+            name="1_contacts.xml",
+            with_id=False,
+            members=[member],
+            now="",
+            more=more,  # still being filled when the backup was made
+        )
+        await book.journal.write(seal)
+    backup = shutil.copy(path, path.with_name("backup.db"))
+    async with Book(path, clock) as book:
+        await book.create()
+
+    shutil.copy(backup, path)
+
+    async with Book(path, clock) as book:
+        batch = await book.journal.read(partial(batches.get, name="1_contacts.xml"))
+    assert batch.full_size
 
 
 async def test_restored_backup_is_doubted_once_and_not_at_every_start(

@@ -17,10 +17,12 @@ from typing import Any
 from virtual_time import VirtualLoop
 
 from agent.delivery.batch import sftp
+from agent.delivery.batch.sftp_login import Account
 from agent.errors import AgentError, HostKeyChanged, NotAuthorised, Unreachable
 from agent.sandbox import Sandbox
 
 SANDBOXES: dict[int, Sandbox] = {}  # by SFTP port
+DEAD: list[Account] = []  # of processes that were killed
 _WRITE_FAULTS = ("hang_write", "cut", "disk_full")
 
 
@@ -31,9 +33,9 @@ class _HangError(Exception):
 class FolderSession(sftp._Session):
     """A session whose server is a folder of the sandbox."""
 
-    def __init__(self, settings: sftp.SftpServer) -> None:
-        super().__init__(settings)
-        self.sandbox = SANDBOXES[settings.port]
+    def __init__(self, account: Account) -> None:
+        super().__init__(account)
+        self.sandbox = SANDBOXES[account.port]
         self._client: Any = _Files(self)
         self.lost = False
         self.taken: Path | None = None
@@ -94,7 +96,7 @@ class FolderSession(sftp._Session):
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         await asyncio.sleep(loop.chance.choice((0.0, 0.002, 0.02, 0.1)))
-        if getattr(self._settings, "is_dead", False):
+        if any(account is self._account for account in DEAD):
             await asyncio.Event().wait()  # its process is gone: nothing happens any more
 
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import aiohttp
 import pytest
 import structlog
-from history_folder import SANDBOXES, FolderSession
+from history_folder import DEAD, SANDBOXES, FolderSession
 from history_steps import FAULTS, PEOPLE, Step, numbered
 from virtual_time import VirtualClock, VirtualLoop, sqlite_on_the_loop
 
@@ -387,7 +387,7 @@ class HistoryWorld:
         assert session is not None and session.connector is not None
         session.connector._close()
         if hasattr(agent.uploader, "_server"):
-            agent.uploader._server.is_dead = True
+            DEAD.append(agent.uploader._server._account)
         self._runs += 1
         left = self._till.folder
         folder = self.folder / f"till{self._runs}"
