@@ -254,7 +254,7 @@ def _doctor_rows(found: Any, words: Words) -> list[dict[str, str]]:
 def _doctor_row(row: Mapping[str, Any], words: Words) -> dict[str, str]:
     result = str(row.get("result", ""))
     return {
-        "check": str(row.get("check", "")),
+        "check": words.said(str(row.get("check", ""))),
         "tone": _TONES.get(result, "warning"),
         "result": words(f"doctor.{result}") if result in _TONES else result,
         "means": words.said(str(row.get("meaning", ""))),

@@ -183,6 +183,20 @@ def test_a_person_pauses_seals_and_resumes(shop: PageShop, visit: Visit, sign_in
     assert shop.status()["routes"]["api"]["state"] == "running"
 
 
+def test_a_person_checks_the_till_and_takes_a_support_bundle_away(
+    shop: PageShop, visit: Visit, sign_in: SignIn
+) -> None:
+    page = visit()
+    sign_in(page)
+
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download support bundle").click()
+    page.locator("#doctor").click()
+
+    assert download.value.suggested_filename.endswith(".zip")
+    expect(page.get_by_role("row", name=re.compile("disk space"))).to_contain_text("ok")
+
+
 def test_a_wrong_token_is_said(shop: PageShop, visit: Visit) -> None:
     page = visit("/page/sign-in")
 
@@ -298,7 +312,7 @@ def findings(page: Page) -> list[str]:
 @pytest.mark.parametrize(
     ("scheme", "paths"),
     [
-        ("light", ("refused", "changes/{}/mend", "changes/{}/discard")),
+        ("light", ("refused", "changes/{}/mend", "changes/{}/discard", "doctor")),
         ("dark", ("changes/{}/mend",)),
     ],
 )
@@ -346,6 +360,7 @@ def test_at_200_percent_and_on_a_phone_nothing_is_cut(
     cut["/page/sign-in"] = too_wide(visit("/page/sign-in", viewport=size, locale=locale))
     for path in (
         "/page/refused",
+        "/page/doctor",
         f"/page/changes/{change_id}/mend",
         f"/page/changes/{change_id}/discard",
     ):

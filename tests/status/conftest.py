@@ -19,7 +19,7 @@ from agent.change import Change, Fault, Kind, Payload, Route, State
 from agent.clock import to_text
 from agent.errors import AgentError
 from agent.intake.guard import WrongTokens
-from agent.intake.server import answer_problems
+from agent.intake.server import ON_ANSWER, answer_problems
 from agent.journal import changes, driver, states
 from agent.journal.changes import Attempt, Request, Settlement
 from agent.journal.database import Database
@@ -285,6 +285,7 @@ async def serve(
         acting = Acting(page, sessions, signing, desk, till.clock.now)
         streams.append(Stream(observer))
         application = web.Application(middlewares=[answer_problems])
+        application[ON_ANSWER] = lambda call, status, seconds: None
         application.add_routes([*routes(observer, page, signing, acting, streams[-1]), *more])
         return await aiohttp_client(application)
 

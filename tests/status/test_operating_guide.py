@@ -15,9 +15,11 @@ from agent.contact import Contact
 from agent.delivery.batch.host_keys import HostKey
 from agent.delivery.batch.sftp_login import _MEANINGS, _host_key_words
 from agent.delivery.batch.spool import Spool, SpoolProblem
+from agent.delivery.batch.stylesheet import Stylesheet, StylesheetProblem
 from agent.delivery.engage.answers import Answer, failure
 from agent.delivery.stall import StallDetector
-from agent.status.facts import RouteState
+from agent.register.reader import _not_read
+from agent.status.facts import RegisterFill, RouteState
 from agent.status.verdict import verdict
 
 from .test_verdict import (
@@ -67,6 +69,12 @@ def spool_problem(folder: Path) -> str:
     return found.value.message
 
 
+def stylesheet_problem(folder: Path) -> str:
+    with pytest.raises(StylesheetProblem) as found:
+        Stylesheet(folder / "missing.xslt")
+    return found.value.message
+
+
 def situations(folder: Path) -> list[dict[str, Any]]:
     """Give one of everything that the page can speak of."""
     server = "The SFTP server ftp.voyado.com:22"
@@ -97,6 +105,11 @@ def situations(folder: Path) -> list[dict[str, Any]]:
         {"problems": (stalled(),)},
         {"problems": (spool_problem(folder),)},
         {"problems": (_MEANINGS["status"].words.format(**said),)},
+        {"problems": (stylesheet_problem(folder),)},
+        {"problems": ("Another program listens on 127.0.0.1, port 8717: it may get requests.",)},
+        {"problems": ("The agent's own certificate ends on 2026-12-01. Put a new one there.",)},
+        {"problems": (_not_read("The SFTP server does not answer."),)},
+        {"register": RegisterFill(5, None, None, ("full.xml (it ends too early)",))},
     ]
 
 
