@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from agent import events
-from agent.errors import AgentError
+from agent.errors import AgentError, TooSlow
 from agent.status.page import BUNDLE, DOCTOR, Page, go_to, words_for
 from agent.status.session import (
     IDLE_S,
@@ -155,11 +155,14 @@ class Signing:
 
 
 async def _read_form(request: web.Request) -> Form:
-    """Read a form's texts; what is no plain form has none."""
+    """Read a form's texts; what is no plain form has none. Raises TooSlow."""
     if request.content_type != "application/x-www-form-urlencoded":
         return {}
-    async with asyncio.timeout(_FORM_S):
-        body = await request.read()
+    try:
+        async with asyncio.timeout(_FORM_S):
+            body = await request.read()
+    except TimeoutError:
+        raise TooSlow from None
     try:
         # Not the framework's own reading: bytes that are no UTF-8 would break it.
         pairs = parse_qsl(

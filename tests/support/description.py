@@ -87,12 +87,13 @@ class Description:
         """
         operation = self.operation(method, urlsplit(target).path)
         allowed = {**_ANYWHERE, **(operation.spec["responses"] if operation else {})}
-        if operation is None and str(status) not in allowed:
+        told = allowed.get(str(status)) or allowed.get(f"{status // 100}XX")
+        if operation is None and told is None:
             # Refused before it was looked at: by the guard, or as broken HTTP. 204: a preflight.
             return "" if status in _EARLY else "no such call is described"
-        if str(status) not in allowed:
+        if told is None:
             return "the description does not know this status"
-        answer = self.resolved(allowed[str(status)])
+        answer = self.resolved(told)
         return self._wrong_headers(answer, headers) or self._wrong_content(
             answer, headers, body, is_head=method == "HEAD"
         )
