@@ -11,6 +11,7 @@ need() { # program, package
 }
 need sshd openssh-server
 need chromium chromium
+need curl curl
 need systemd-analyze systemd
 need systemd-nspawn systemd-container
 need debootstrap debootstrap

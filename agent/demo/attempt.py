@@ -39,6 +39,8 @@ Nothing leaves this machine.
 Page    {shop.url}/
 Token   {shop.till.token}
 Log     {shop.log_path}
+For the examples of docs/integrating.md:
+export AGENT={shop.url} TOKEN={shop.till.token} SANDBOX={control}
 
 Sign a customer up, and keep the id:
   answer=$({send} -d '{vera}' '{contacts}'); echo "$answer"

@@ -18,6 +18,7 @@ from agent.commands.running_agent import COMMAND_TOKEN
 from agent.delivery import dispatcher
 from agent.intake import connections
 from agent.intake.listening import Door
+from agent.status import signing
 
 IMPATIENT = {"server": {"caller_timeout_s": 0.5}}
 SMALL = {"server": {"max_connections": 8}}
@@ -57,6 +58,19 @@ async def crowd(stack: contextlib.AsyncExitStack, shop: Shop, count: int = 8) ->
 
 
 # --- time -----------------------------------------------------------------------------------------
+
+
+async def test_a_form_of_the_page_that_drips_is_cut_off_with_408(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signing, "_FORM_S", 0.2)
+    form = "Content-Type: application/x-www-form-urlencoded"
+
+    async with line_to(shop.agent.url) as line:
+        answer = await line.ask("POST /page/sign-in", form, "Content-Length: 100", body=b"token=")
+
+    assert answer.status == 408
+    assert answer.headers["content-type"].startswith("text/html")
 
 
 async def test_a_head_that_drips_is_cut_off_with_408(impatient: Shop) -> None:
