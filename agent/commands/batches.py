@@ -8,36 +8,70 @@ from typing import Any
 from agent.commands.parts import OK, add_asking, print_json, table
 from agent.commands.running_agent import RunningAgent, quoted
 
+# The server may be slow, and each step of a withdrawal has sftp.timeout_s of its own.
+_WITHDRAWING_S = 600.0
+
 
 def add_batches(commands: Any) -> None:
-    """Add `batches list`, `show` and `seal`."""
-    parser = commands.add_parser("batches", help="list, show or seal batch files")
+    """Add `batches list`, `show`, `seal`, `withdraw` and `retry`."""
+    parser = commands.add_parser("batches", help="list, show, seal, withdraw or retry batch files")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    add_asking(verbs, "list", "list batches, the newest first", _batches_list)
-    show = add_asking(verbs, "show", "show one batch", _batches_show)
-    show.add_argument("name", help="the file's name")
+    listing = add_asking(verbs, "list", "list batches, the newest first", _batches_list)
+    listing.add_argument("--limit", type=int, default=50, help="at most so many (%(default)s)")
     add_asking(verbs, "seal", "put what waits into files now", _batches_seal)
+    for name, text, act in (
+        ("show", "show one batch: how much it holds, where it is, how far it has come", _show),
+        ("withdraw", "take a file back from the server: its changes wait again", _withdraw),
+        ("retry", "send everything of a file again that its import left out", _retry),
+    ):
+        verb = add_asking(verbs, name, text, act)
+        verb.add_argument("name", help="the file's name")
 
 
 def _batches_list(options: argparse.Namespace) -> int:
-    page = RunningAgent(options).ask("GET", "/agent/v1/batches")
+    page = RunningAgent(options).ask("GET", f"/agent/v1/batches?limit={options.limit}")
     if options.json:
         print_json(page)
         return OK
     table(
-        ("BATCH", "STATE", "CONTACTS", "BYTES", "TRIES", "SEALED"),
+        ("BATCH", "STATE", "CONTACTS", "BYTES", "TRIES", "SEALED", "WHERE"),
         [
             tuple(
-                item[key] for key in ("name", "state", "contacts", "bytes", "attempts", "sealedAt")
+                item[key]
+                for key in ("name", "state", "contacts", "bytes", "attempts", "sealedAt", "where")
             )
             for item in page["items"]
         ],
     )
+    if page["next"]:
+        print(f"There are more; the last one shown is {page['next']}.")
     return OK
 
 
-def _batches_show(options: argparse.Namespace) -> int:
-    print_json(RunningAgent(options).ask("GET", f"/agent/v1/batches/{quoted(options.name)}"))
+def _show(options: argparse.Namespace) -> int:
+    batch = RunningAgent(options).ask("GET", f"/agent/v1/batches/{quoted(options.name)}")
+    if options.json:
+        print_json(batch)
+        return OK
+    for label, key in (
+        ("batch", "name"),
+        ("state", "state"),
+        ("where", "where"),
+        ("contacts", "contacts"),
+        ("bytes", "bytes"),
+        ("sha256", "sha256"),
+        ("sealed", "sealedAt"),
+        ("tries", "attempts"),
+        ("uploaded", "uploadedAt"),
+        ("imported", "importedAt"),
+        ("withdrawn", "withdrawnAt"),
+        ("skipped", "skippedAt"),
+        ("settled", "settledAt"),
+        ("receipt", "receipt"),
+        ("trouble", "error"),
+    ):
+        if batch[key] not in (None, ""):
+            print(f"{label + ':':<11} {batch[key]}")
     return OK
 
 
@@ -47,4 +81,27 @@ def _batches_seal(options: argparse.Namespace) -> int:
         print_json(answer)
     else:
         print(f"{answer['sealed']} batches sealed.")
+    return OK
+
+
+def _withdraw(options: argparse.Namespace) -> int:
+    batch = RunningAgent(options).ask(
+        "POST", f"/agent/v1/batches/{quoted(options.name)}/withdraw", timeout_s=_WITHDRAWING_S
+    )
+    if options.json:
+        print_json(batch)
+    else:
+        print(
+            f"{batch['name']} is withdrawn; it will not be imported. Its changes wait again "
+            f"({batch['contacts']} contacts)."
+        )
+    return OK
+
+
+def _retry(options: argparse.Namespace) -> int:
+    answer = RunningAgent(options).ask("POST", f"/agent/v1/batches/{quoted(options.name)}/retry")
+    if options.json:
+        print_json(answer)
+    else:
+        print(f"{answer['retried']} changes wait again.")
     return OK

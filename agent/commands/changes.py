@@ -7,14 +7,15 @@ import json
 import urllib.parse
 from typing import Any
 
+from agent.commands.export import add_export
 from agent.commands.parts import OK, add_asking, print_json, table
 from agent.commands.running_agent import RunningAgent, quoted
 from agent.errors import AgentError
 
 
 def add_changes(commands: Any) -> None:
-    """Add `changes list`, `show`, `retry`, `mend` and `discard`."""
-    parser = commands.add_parser("changes", help="list, show, retry, mend or discard changes")
+    """Add `changes list`, `show`, `retry`, `mend`, `discard` and `export`."""
+    parser = commands.add_parser("changes", help="list, show, retry, mend, discard, export changes")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     listing = add_asking(verbs, "list", "list changes, the newest first", _changes_list)
     listing.add_argument("--state", help="only those in this state, for example rejected")
@@ -35,6 +36,7 @@ def add_changes(commands: Any) -> None:
             )
         if name == "discard":
             verb.add_argument("--reason", default="", help="why, kept with the change")
+    add_export(verbs)
 
 
 def _changes_mend(options: argparse.Namespace) -> int:
