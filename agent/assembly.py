@@ -43,6 +43,7 @@ from agent.intake import description, server
 from agent.intake.contacts import ContactCalls
 from agent.intake.customers import Customers
 from agent.intake.desk import Desk, RouteSwitch
+from agent.intake.export import ExportCall
 from agent.intake.guard import COMMANDS, Guard, TokenInHeader, WrongTokens
 from agent.intake.listening import Server
 from agent.intake.payload import Rules
@@ -125,8 +126,18 @@ class Agent:
         )
         spool = Spool(config.fallback.spool)
         self.sealer = Sealer(config, self.journal, spool, self.link, self.clock)
-        self.uploader = self._uploader(spool) or self._bulk_uploader()
-        self.verifier = self._verifier()
+        asked = verify.Engage(
+            look_up=self._look_up, fetch=self._fetch, patch=self._patch, is_open=self._api_is_open
+        )
+        self.uploader = self._uploader(spool) or self._bulk_uploader(asked)
+        self.verifier = verify.Verifier(
+            config,
+            self.journal,
+            asked,
+            self.uploader.imported,
+            self.clock,
+            on_attempt=self.metrics.attempted,
+        )
         self.schedule = Schedule(
             self.journal,
             self._sure_now,
@@ -228,13 +239,13 @@ class Agent:
     def _digest(self, key: Key) -> int | None:
         return self.digests.of(key) if self.digests.is_open else None
 
-    def _bulk_uploader(self) -> BulkUploader:
+    def _bulk_uploader(self, engage: verify.Engage) -> BulkUploader:
         return BulkUploader(
             self.config,
             self.journal,
             self.sealer,
             self._send_bulk,
-            self._look_up,
+            engage,
             self._bulk_is_open,
             self.clock,
         )
@@ -253,19 +264,6 @@ class Agent:
 
     def _bulk_is_open(self) -> bool:
         return self._api_is_open() and self.gates[Route.FILE].is_open
-
-    def _verifier(self) -> verify.Verifier:
-        engage = verify.Engage(
-            look_up=self._look_up, fetch=self._fetch, patch=self._patch, is_open=self._api_is_open
-        )
-        return verify.Verifier(
-            self.config,
-            self.journal,
-            engage,
-            self.uploader.imported,
-            self.clock,
-            on_attempt=self.metrics.attempted,
-        )
 
     async def _look_up(self, keys: Sequence[Key], contact_type: str | None) -> str | None:
         async def ask(_: str, query: dict[str, str]) -> str | None:
@@ -312,11 +310,10 @@ class Agent:
         return RegisterFill(fill.members, told_at, read_at, fill.set_aside)
 
     def _problems(self) -> Sequence[str]:
-        files = self.uploader.problem if isinstance(self.uploader, Uploader) else None
         found = (
             self._clock_problem(),
             self.sealer.problem,
-            files,
+            self.uploader.problem,
             self.stall.problem,
             self.server.problem,
             self.exports.problem,
@@ -361,6 +358,8 @@ class Agent:
             rules_of(self.config),
             seal=self._seal,
             drain=self._drain,
+            withdraw=self.uploader.withdraw,
+            place_of=self.uploader.place_of,
             routes=self._switches(),
         )
         customers = Customers(
@@ -371,6 +370,7 @@ class Agent:
         )
         wrong_tokens = WrongTokens(self.clock.monotonic)
         page_calls, admits_person = self._page_calls(desk, wrong_tokens)
+        export = ExportCall(self.journal, store=self.config.store.id, till=self.config.store.till)
         guard = Guard(
             [TokenInHeader(self._name_for, wrong_tokens)],
             listens_on=settings.host,
@@ -382,6 +382,7 @@ class Agent:
             [
                 *self.lookups.routes(),
                 *calls.routes(),
+                *export.routes(),
                 *desk.routes(),
                 *customers.routes(),
                 *description.routes(),

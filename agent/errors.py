@@ -4,7 +4,8 @@ AgentError
 ├── ConfigError              the settings are wrong: all problems together, exit code 2
 ├── IntakeError              the request is wrong or cannot be taken: answered as problem+json
 │   ├── MalformedRequest, NoData, Unauthorized, ForbiddenOrigin, TooLarge, HeadTooLarge, TooSlow,
-│   │   WrongHost, UnsupportedMedia, NotFound, MethodNotAllowed, Conflict, PreconditionFailed
+│   │   WrongHost, UnsupportedMedia, NotFound, MethodNotAllowed, Conflict, NotWithdrawn,
+│   │   PreconditionFailed
 │   ├── InvalidChange        fields, codes and reasons; never the values
 │   ├── IdempotencyKeyReused
 │   ├── TooManyWrongTokens   somebody guesses; Retry-After
@@ -142,6 +143,14 @@ class OpenChanges(Conflict):
     """Changes of this customer are still open, so nothing was erased."""
 
     code = "OpenChanges"
+
+
+class NotWithdrawn(IntakeError):
+    """The file could not be taken back from the SFTP server. The file and its changes stay as they
+    are; try again later."""
+
+    code = "NotWithdrawn"
+    retry_after_s = 60
 
 
 class PreconditionFailed(IntakeError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.change import State
+from agent.commands.export import add_export
 from agent.commands.parts import (
     OK,
     add_asking,
@@ -23,11 +24,11 @@ from agent.errors import AgentError
 
 
 def add_changes(commands: Any) -> None:
-    """Add `changes list`, `show`, `retry`, `mend` and `discard`."""
+    """Add `changes list`, `show`, `retry`, `mend`, `discard` and `export`."""
     verbs = add_group(
         commands,
         "changes",
-        "list, show, retry, mend or discard changes",
+        "list, show, retry, mend, discard or export changes",
         "till-agent changes list --state rejected",
         "A change is one thing that the POS asked to be made true in Engage. What it asked for "
         "stays in the journal until it is settled, and some time after.",
@@ -59,6 +60,7 @@ def add_changes(commands: Any) -> None:
             completes_files(file)
         if name == "discard":
             verb.add_argument("--reason", default="", help="why, kept with the change")
+    add_export(verbs)
 
 
 def _changes_mend(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import TextIO
 
 from agent.commands.parts import width
@@ -13,6 +14,8 @@ from agent.commands.parts import width
 _WINDOW_S = 60.0
 # Before that nobody can tell; a first second would promise too much or too little.
 _SURE_AFTER_S = 3.0
+# What is done sooner needs no words.
+_SILENT_S = 1.0
 # Where no terminal shows one line that changes, a line of its own now and then.
 _LINE_EVERY_S = 10.0
 
@@ -83,3 +86,40 @@ class ProgressLine:
             return False
         self._said_at = now
         return True
+
+
+class Counted:
+    """Shows how much of something countable is done, and about how long the rest takes."""
+
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`what`: the plural of what is counted; `total`: about how many there are."""
+        self._what = what
+        self._total = total
+        self._clock = clock
+        self._line = ProgressLine(stream)
+        self._rate = Rate()
+        self._said = clock()
+        self._rate.note(self._said, total)
+
+    def reached(self, done: int) -> None:
+        """Note how many are done; says it once a second at most."""
+        now = self._clock()
+        if now - self._said < _SILENT_S:
+            return
+        self._said = now
+        self._rate.note(now, max(0, self._total - done))
+        words = f"{done:,} of about {max(done, self._total):,} {self._what}"
+        if left := self._rate.seconds_left:
+            words += f", about {span(left)} to go"
+        self._line.show(f"{words}.")
+
+    def end(self) -> None:
+        """Leave the line free for what comes next."""
+        self._line.end()

@@ -9,6 +9,9 @@ import os
 import socket
 import ssl
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,19 @@ from agent.tls import leaf_of
 COMMAND_TOKEN = "command-token"  # noqa: S105 - a file's name
 _TIMEOUT_S = 30.0
 _EXAMPLE_URL = "http://127.0.0.1:8717"
+_PIECE_BYTES = 64 * 1024
 
 
 class NotRunning(Exception):
     """No agent answers where the settings say it listens."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """An answer that comes a line at a time, as bytes with their line ends."""
+
+    about: int  # how many lines there are, about
+    lines: Iterator[bytes]
 
 
 class RunningAgent:
@@ -84,33 +96,47 @@ class RunningAgent:
         timeout_s: float = _TIMEOUT_S,
     ) -> Any:
         """Make one call; gives the JSON. Raises NotRunning, and AgentError for a refusal."""
-        content = self._content(method, path, body, public=public, timeout_s=timeout_s)
+        with self._answer(method, path, body, public=public, timeout_s=timeout_s) as answer:
+            text = self._whole(answer)
         try:
-            return json.loads(content)
+            return json.loads(text)
         except ValueError as error:
             raise NotRunning(self._nobody()) from error
 
     def fetch(self, path: str, *, timeout_s: float) -> bytes:
         """Get a file. Raises as ask()."""
-        return self._content("GET", path, None, public=False, timeout_s=timeout_s)
+        with self._answer("GET", path, None, public=False, timeout_s=timeout_s) as answer:
+            return self._whole(answer)
 
-    def _content(
+    @contextmanager
+    def lines(self, path: str) -> Iterator[Lines]:
+        """Read a long answer line by line, with little memory.
+
+        Raises as ask(), and AgentError for an answer that breaks off.
+        """
+        with self._answer("GET", path, None, public=False, timeout_s=_TIMEOUT_S) as answer:
+            yield Lines(int(answer.headers.get("Agent-Count", 0)), _lines(answer))
+
+    def _whole(self, answer: http.client.HTTPResponse) -> bytes:
+        try:
+            return answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise NotRunning(self._nobody()) from error
+
+    @contextmanager
+    def _answer(
         self, method: str, path: str, body: Any, *, public: bool, timeout_s: float
-    ) -> bytes:
+    ) -> Iterator[http.client.HTTPResponse]:
         headers = {} if public else {"apikey": self._token()}
         sent = None
         if body is not None:
             headers["Content-Type"] = "application/json"
             sent = json.dumps(body)
+        connection = self._connection()
+        connection.timeout = timeout_s
         try:
-            connection = self._connection()
-            connection.timeout = timeout_s
-            try:
-                connection.request(method, path, sent, headers)
-                answer = connection.getresponse()
-                text = answer.read()
-            finally:
-                connection.close()
+            connection.request(method, path, sent, headers)
+            answer = connection.getresponse()
         except ssl.SSLCertVerificationError as error:
             raise AgentError(
                 f"the certificate of {self._url} cannot be trusted ({error.verify_message}). "
@@ -118,9 +144,30 @@ class RunningAgent:
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise NotRunning(self._nobody()) from error
-        if answer.status >= 400:
-            raise AgentError(_refusal(answer.status, text))
-        return text
+        try:
+            if answer.status >= 400:
+                raise AgentError(_refusal(answer.status, self._whole(answer)))
+            yield answer
+        finally:
+            connection.close()
+
+
+def _lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Split by hand: the library's own lines end in silence where an answer breaks off."""
+    rest = b""
+    while True:
+        try:
+            piece = answer.read(_PIECE_BYTES)
+        except (http.client.HTTPException, OSError) as error:
+            raise AgentError("The agent's answer broke off; not all of it has come.") from error
+        if not piece:
+            break
+        *whole, rest = (rest + piece).splitlines(keepends=True)
+        if rest.endswith(b"\n"):
+            whole, rest = [*whole, rest], b""
+        yield from whole
+    if rest:
+        yield rest
 
 
 def _parts(url: str) -> tuple[str, str, int | None]:

@@ -515,7 +515,8 @@ class Fallback:
         default=7200.0,
         metadata=about(
             _seconds(30 * _DAY),
-            "A file that Engage has not taken after this time raises an alarm.",
+            "A file that Engage has not taken after this time raises an alarm; a bulk call of which"
+            " nothing shows by then counts as done.",
             unit="seconds",
         ),
     )

@@ -11,15 +11,16 @@ from aiohttp import web
 
 from agent.change import Change, Kind, Payload, State
 from agent.clock import Clock, to_text
-from agent.errors import MalformedRequest, NotFound
+from agent.errors import Conflict, MalformedRequest, NotFound
 from agent.intake import answers, payload
 from agent.intake.server import language_of, read_body
-from agent.journal import batches, changes
+from agent.journal import batches, changes, skipped
 from agent.journal.driver import Connection
 from agent.journal.journal import Journal
 
 _MOST = 200
 _USUAL = 50
+_RETRIED_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,19 @@ class Desk:
         *,
         seal: Callable[[], Awaitable[int]],
         drain: Callable[[], Awaitable[Mapping[str, Any]]],
+        withdraw: Callable[[str], Awaitable[batches.Batch]],
+        place_of: Callable[[batches.Batch], str],
         routes: Mapping[str, RouteSwitch],
     ) -> None:
+        """`withdraw` and `place_of` take a batch's name and a batch; the place is for people."""
+
         self._journal = journal
         self._clock = clock
         self._rules = rules
         self._seal = seal
         self._drain = drain
+        self._withdraw = withdraw
+        self._place_of = place_of
         self._routes = routes
 
     def routes(self) -> list[web.RouteDef]:
@@ -64,6 +71,8 @@ class Desk:
             web.get(f"{base}/batches/{{name:(?!seal$)[^{{}}/]+}}", self.show_batch),
             web.post(f"{base}/batches/seal", self.seal_batches),
             web.post(f"{base}/drain", self.drain),
+            web.post(f"{base}/batches/{{name}}/withdraw", self.withdraw_batch),
+            web.post(f"{base}/batches/{{name}}/retry", self.retry_batch),
             web.post(f"{base}/routes/{{route}}/pause", self.pause),
             web.post(f"{base}/routes/{{route}}/resume", self.resume),
         ]
@@ -202,16 +211,23 @@ class Desk:
     # --- batches ------------------------------------------------------------------------------
 
     async def list_batches(self, request: web.Request) -> web.Response:
-        """`GET batches?limit` → {items}, the newest first."""
-        limit = _limit(request)
-        found = await self._journal.read(partial(batches.listing, limit=limit))
-        return _answer({"items": [_batch_body(batch) for batch in found]})
+        """`GET batches?limit&after` → {items, next}, the newest first."""
+        limit, after = _limit(request), request.query.get("after") or None
+
+        def look(db: Connection) -> tuple[batches.Batch, ...]:
+            before = batches.get(db, after).number if after else 2**62
+            return batches.listing(db, limit + 1, before)
+
+        found = await self._journal.read(look)
+        items = [self._batch_body(batch) for batch in found[:limit]]
+        more = items[-1]["name"] if len(found) > limit else None
+        return _answer({"items": items, "next": more})
 
     async def show_batch(self, request: web.Request) -> web.Response:
         """`GET batches/{name}`."""
         name = request.match_info["name"]
         batch = await self._journal.read(partial(batches.get, name=name))
-        return _answer(_batch_body(batch))
+        return _answer(self._batch_body(batch))
 
     async def seal_batches(self, request: web.Request) -> web.Response:
         """`POST batches/seal`: put what waits into files now; answers how many that made."""
@@ -220,6 +236,53 @@ class Desk:
     async def drain(self, _: web.Request) -> web.Response:
         """`POST drain`: try now what waits; answers the status as it is then."""
         return web.json_response(dict(await self._drain()))
+
+    async def withdraw_batch(self, request: web.Request) -> web.Response:
+        """`POST batches/{name}/withdraw`: take a file back; its changes wait again.
+
+        Answers the batch. 409 where Engage has taken it already, 503 where the server cannot be
+        asked: nothing was changed then.
+        """
+        batch = await self._withdraw(request.match_info["name"])
+        return _answer(self._batch_body(batch))
+
+    async def retry_batch(self, request: web.Request) -> web.Response:
+        """`POST batches/{name}/retry`: send all of it again that its import left out.
+
+        Answers {retried: changes}. 409 where nothing of it is rejected.
+        """
+        name, count = request.match_info["name"], 0
+        last: int | None = 0
+        while last is not None:
+            # Some at a time: thousands in one unit of work would hold up who stands at the till.
+            work = partial(skipped.send_again, name=name, after=last, limit=_RETRIED_AT_ONCE)
+            sent = await self._journal.write(work)
+            count, last = count + sent.count, sent.last
+            self._journal.news.recorded.set()
+        if not count:
+            raise Conflict(f"No change of {name} is rejected. Nothing was changed.")
+        return _answer({"retried": count})
+
+    def _batch_body(self, batch: batches.Batch) -> dict[str, Any]:
+        return {
+            "name": batch.name,
+            "state": batch.state,
+            "where": self._place_of(batch),
+            "contacts": batch.contacts,
+            "accepted": batch.accepted,
+            "withContactId": batch.with_id,
+            "sha256": batch.sha256,
+            "bytes": batch.bytes,
+            "attempts": batch.attempts,
+            "error": batch.error,
+            "receipt": batch.receipt,
+            "sealedAt": batch.sealed_at,
+            "uploadedAt": batch.uploaded_at,
+            "importedAt": batch.imported_at,
+            "settledAt": batch.settled_at,
+            "withdrawnAt": batch.withdrawn_at,
+            "skippedAt": batch.skipped_at,
+        }
 
     # --- routes -------------------------------------------------------------------------------
 
@@ -256,23 +319,6 @@ def _change_in_full(db: Connection, change_id: str) -> dict[str, Any]:
         waits_for=head.id if head else None,
         with_payload=True,
     )
-
-
-def _batch_body(batch: batches.Batch) -> dict[str, Any]:
-    return {
-        "name": batch.name,
-        "state": batch.state,
-        "contacts": batch.contacts,
-        "withContactId": batch.with_id,
-        "sha256": batch.sha256,
-        "bytes": batch.bytes,
-        "attempts": batch.attempts,
-        "error": batch.error,
-        "sealedAt": batch.sealed_at,
-        "uploadedAt": batch.uploaded_at,
-        "importedAt": batch.imported_at,
-        "settledAt": batch.settled_at,
-    }
 
 
 def _state(request: web.Request) -> State | None:

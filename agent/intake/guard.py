@@ -2,7 +2,7 @@
 
 A shop's till also runs a web browser. DNS rebinding is stopped by the exact list of hosts, a
 foreign page by Origin and Sec-Fetch-Site, another program by the token (docs/operating.md, "Who can
-reach the agent"; decision 0014).
+reach the agent"; decision 0016).
 """
 
 from __future__ import annotations

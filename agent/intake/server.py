@@ -71,6 +71,7 @@ STATUS_OF = {
     "InternalError": 500,
     "EngageUnreachable": 503,
     "JournalUnavailable": 503,
+    "NotWithdrawn": 503,
     "Overloaded": 503,
     "StylesheetProblem": 503,
     "JournalFull": 507,

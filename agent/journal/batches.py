@@ -1,4 +1,5 @@
-"""Batches in the journal: seal, manifest, uploaded, imported, and each contact's verification.
+"""Batches in the journal: seal, manifest, uploaded, imported, withdrawn, and what became of each
+contact.
 
 Plain functions that run as units of work. A batch's row exists before its file does, and the file
 can be made again from the journal, byte for byte.
@@ -6,13 +7,14 @@ can be made again from the journal, byte for byte.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent.change import Change, Fault, Kind, Payload, Route, State
 from agent.contact import Key, keys_of
-from agent.errors import NotFound
+from agent.errors import Conflict, NotFound
 from agent.journal import changes, contacts, states
 from agent.journal.driver import Connection
 
@@ -23,7 +25,7 @@ class Batch:
 
     number: int
     name: str
-    state: str  # filling, sealed, written, uploaded, imported, settled
+    state: str  # filling, sealed, written, uploaded, imported; then settled, withdrawn or skipped
     with_id: bool  # its contacts carry Engage's GUID
     contacts: int
     sha256: str | None
@@ -31,15 +33,33 @@ class Batch:
     attempts: int  # tries to upload it
     full_size: bool  # the server held all of it before the rename was tried
     error: str | None
-    receipt: str | None  # what Engage answered to a bulk call
+    receipt: str | None  # what Engage answered to the bulk calls
     sealed_at: str
     uploaded_at: str | None
     imported_at: str | None
     settled_at: str | None
+    withdrawn_at: str | None
+    skipped_at: str | None  # when it was found that the import brought in next to nothing of it
+    accepted: int  # contacts that the first look found just as they were sent
+    calls: str | None  # how far its bulk calls have come, as bulk.py keeps it
+
+    @property
+    def by_bulk(self) -> bool:
+        """Say whether it went, or began to go, through Engage's bulk calls."""
+        return self.calls is not None or self.receipt is not None
+
+    @property
+    def may_be_on_server(self) -> bool:
+        """Say whether the SFTP server may have the file under its final name."""
+        return self.state == "uploaded" or self.full_size
 
 
-_SELECT = """SELECT number, name, state, with_id, contacts, sha256, bytes, attempts, full_size,
-  error, receipt, sealed_at, uploaded_at, imported_at, settled_at FROM batches"""
+_SELECT = """SELECT number, name, with_id, contacts, sha256, bytes, attempts, full_size, error,
+  receipt, sealed_at, uploaded_at, imported_at, settled_at, withdrawn_at, skipped_at, accepted,
+  calls,
+  CASE WHEN withdrawn_at IS NOT NULL THEN 'withdrawn'
+       WHEN state = 'settled' AND skipped_at IS NOT NULL THEN 'skipped' ELSE state END AS state
+  FROM batches"""
 
 
 def _batch(row: Any) -> Batch:
@@ -70,6 +90,7 @@ _IDLE_HEADS = """
 SELECT ch.lane, ch.seq FROM changes ch INDEXED BY {index}
  WHERE ch.state = 'waiting' AND ch.behind = 0
    AND ch.by_file = 1 AND ch.unknown = 0 AND ch.retried = 0 AND ch.seq > :after AND {tried}
+   AND ch.rests_until <= :now
    AND NOT EXISTS (SELECT 1 FROM changes e WHERE e.lane = ch.lane AND e.holds = 1
          AND (e.seq < ch.seq OR e.state IN ('sending', 'batched', 'uploaded', 'imported')))
  ORDER BY ch.seq LIMIT :limit"""
@@ -84,12 +105,15 @@ def _heads(used_up: int) -> str:
     return _TRIED_HEADS if used_up > 0 else _ALL_HEADS
 
 
-def idle_lanes(db: Connection, *, after: int, used_up: int, limit: int) -> tuple[Lane, ...]:
+def idle_lanes(
+    db: Connection, *, after: int, used_up: int, limit: int, now: float = math.inf
+) -> tuple[Lane, ...]:
     """Give lanes that a file could take, oldest head first, from sequence number `after` on.
 
-    `used_up`: only heads with at least so many counted API attempts.
+    `used_up`: only heads with at least so many counted API attempts. `now` (monotonic): what was
+    withdrawn a moment before rests; without it nothing does.
     """
-    parameters = {"after": after, "used_up": used_up, "limit": limit}
+    parameters = {"after": after, "used_up": used_up, "limit": limit, "now": now}
     rows = db.execute(_heads(used_up), parameters).fetchall()
     return tuple(
         Lane(
@@ -106,20 +130,22 @@ def lane(db: Connection, lane: int) -> Lane | None:
     return Lane(found, contacts.keys(db, lane, open_from=found[0].seq)) if found else None
 
 
-def count_idle(db: Connection, *, used_up: int, limit: int) -> int:
+def count_idle(db: Connection, *, used_up: int, limit: int, now: float = math.inf) -> int:
     """Count the lanes that a file could take; stops counting at `limit`."""
-    return sum(count_idle_by_id(db, used_up=used_up, limit=limit).values())
+    return sum(count_idle_by_id(db, used_up=used_up, limit=limit, now=now).values())
 
 
-def count_idle_by_id(db: Connection, *, used_up: int, limit: int) -> dict[bool, int]:
+def count_idle_by_id(
+    db: Connection, *, used_up: int, limit: int, now: float = math.inf
+) -> dict[bool, int]:
     """Count the lanes that a file could take, those with Engage's GUID and those without.
 
-    Stops counting at `limit`.
+    Stops counting at `limit`. `now` as for idle_lanes().
     """
     row = db.execute(
         f"""SELECT count(*) AS n, count(co.contact_id) AS with_id
               FROM ({_heads(used_up)}) head JOIN contacts co ON co.lane = head.lane""",
-        {"after": 0, "used_up": used_up, "limit": limit},
+        {"after": 0, "used_up": used_up, "limit": limit, "now": now},
     ).fetchone()
     return {True: row["with_id"], False: row["n"] - row["with_id"]}
 
@@ -297,6 +323,11 @@ def get(db: Connection, name: str) -> Batch:
     return _batch(row)
 
 
+def get_by_number(db: Connection, number: int) -> Batch:
+    """Give a batch that is known to exist."""
+    return _batch(db.execute(f"{_SELECT} WHERE number = ?", (number,)).fetchone())
+
+
 def in_state(db: Connection, states: Sequence[str]) -> tuple[Batch, ...]:
     """Give the batches in these states, oldest first."""
     marks = ", ".join("?" * len(states))
@@ -380,6 +411,16 @@ def note_imported(db: Connection, name: str, now: str, *, verify: str) -> None:
         (now, batch.number),
     )
     db.execute(_MOVE_ALL, (State.IMPORTED, batch.number, State.UPLOADED))
+    _leave_to_verifier(db, batch, now, verify=verify)
+    db.execute(_COUNT_TO_VERIFY, (batch.number, batch.number))
+
+
+_COUNT_TO_VERIFY = """
+UPDATE batches SET to_verify = (SELECT count(*) FROM batch_contacts WHERE batch = ? AND settled = 0)
+ WHERE number = ?"""
+
+
+def _leave_to_verifier(db: Connection, batch: Batch, now: str, *, verify: str) -> None:
     if verify == "all":
         return
     condition = (
@@ -546,6 +587,88 @@ def _close_if_settled(db: Connection, number: int, now: str) -> None:
 def forget_waits(db: Connection) -> None:
     """After the machine was started anew its monotonic clock means something else: all is due."""
     db.execute("UPDATE batch_contacts SET due = 0 WHERE settled = 0 AND due > 0")
+
+
+def close(db: Connection, number: int, now: str) -> None:
+    """End an imported batch, if nothing of it is left to be looked up."""
+    _close_if_settled(db, number, now)
+
+
+# --- taking a file back -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rest:
+    """For how long what was taken back is left alone."""
+
+    due: float  # monotonic: not sent by the API before
+    due_at: str | None  # the same for people
+    sealed_from: float  # monotonic: not put into another file before, unless a person asks
+
+
+_UNDER_WAY_BY_FILE = "batch = ? AND state IN ('batched', 'uploaded')"
+_NOTE_WITHDRAWAL = f"""
+INSERT INTO attempts (change, route, outcome, code, message, started_at, ended_at)
+SELECT seq, ?, ?, ?, ?, ?, ? FROM changes WHERE {_UNDER_WAY_BY_FILE} ORDER BY seq"""
+_TAKE_BACK = f"""
+UPDATE changes SET state = 'waiting', route = 'api', batch = NULL, api_attempts = 0, due = ?,
+  due_at = ?, rests_until = ? WHERE {_UNDER_WAY_BY_FILE}"""
+_WITHDRAW = """
+UPDATE batches SET state = 'settled', settled_at = ?, withdrawn_at = ?, leftover = ?, error = NULL
+ WHERE number = ?"""
+
+
+def withdraw(db: Connection, name: str, *, now: str, rest: Rest, leftover: bool) -> Batch:
+    """Let the changes of a file wait again that is out of the importer's reach for good.
+
+    `leftover`: something of it may still lie on the server under another name. Raises NotFound, and
+    Conflict for a batch that Engage has; nothing is changed then. Safe to repeat.
+    """
+    batch = get(db, name)
+    if batch.state == "withdrawn":
+        return batch
+    if batch.state not in ("filling", "sealed", "written", "uploaded"):
+        raise Conflict(
+            f"Engage has taken {name} already; it cannot be withdrawn any more. Nothing is changed."
+        )
+    number = batch.number
+    words = f"A person took back the file {name}."
+    attempt = changes.Attempt(Route.FILE, "deferred", now, now, code="Withdrawn", message=words)
+    db.execute(
+        _NOTE_WITHDRAWAL,
+        (attempt.route, attempt.outcome, attempt.code, attempt.message, now, now, number),
+    )
+    db.execute(_TAKE_BACK, (rest.due, rest.due_at, rest.sealed_from, number))
+    db.execute("DELETE FROM batch_contacts WHERE batch = ?", (number,))
+    db.execute(_WITHDRAW, (now, now, leftover, number))
+    return get(db, name)
+
+
+def leftovers(db: Connection) -> tuple[str, ...]:
+    """Give the names of withdrawn files of which something may still lie on the server."""
+    rows = db.execute("SELECT name FROM batches WHERE leftover = 1 ORDER BY number")
+    return tuple(row["name"] for row in rows)
+
+
+def note_cleaned(db: Connection, name: str) -> None:
+    """Nothing of a withdrawn file is left on the server."""
+    db.execute("UPDATE batches SET leftover = 0 WHERE name = ?", (name,))
+
+
+# --- bulk calls ---------------------------------------------------------------------------------
+
+
+def note_calls(db: Connection, name: str, calls: str) -> None:
+    """Keep how far a batch's bulk calls have come."""
+    db.execute("UPDATE batches SET calls = ? WHERE name = ?", (calls, name))
+
+
+def note_contact_id(db: Connection, number: int, position: int, contact_id: str) -> None:
+    """A contact of a batch was found in Engage: from now on it is meant by its GUID."""
+    db.execute(
+        "UPDATE batch_contacts SET contact_id = ? WHERE batch = ? AND position = ?",
+        (contact_id, number, position),
+    )
 
 
 # --- erasing ------------------------------------------------------------------------------------

@@ -238,6 +238,31 @@ def listing(db: Connection, state: State | None, limit: int, after: str | None) 
     return Page(items, items[-1].id if len(rows) > limit else None)
 
 
+# What is not in Engage, for all that is known, and not given up; each part from its own index.
+NOT_THERE = tuple(State(state) for state in (*states.OPEN, State.REJECTED))
+_PART = """
+SELECT seq FROM (SELECT seq FROM changes
+  WHERE state = '{state}' AND (state <> 'imported' OR holds = 1) AND seq > :after AND seq <= :upto
+  ORDER BY seq LIMIT :limit)"""
+_UNSETTLED = f"""{_SELECT}
+ WHERE ch.seq IN ({" UNION ALL ".join(_PART.format(state=state) for state in NOT_THERE)})
+ ORDER BY ch.seq LIMIT :limit"""
+
+
+def unsettled(db: Connection, *, after: int, upto: int, limit: int) -> tuple[Change, ...]:
+    """Give changes that are not in Engage yet and not given up, in capture order: a page of them.
+
+    `after` and `upto` are sequence numbers.
+    """
+    rows = db.execute(_UNSETTLED, {"after": after, "upto": upto, "limit": limit})
+    return tuple(_change(row) for row in rows.fetchall())
+
+
+def last_seq(db: Connection) -> int:
+    """Give the sequence number of the newest change."""
+    return int(db.execute("SELECT coalesce(max(seq), 0) AS seq FROM changes").fetchone()["seq"])
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One try on a route, as it is kept."""
@@ -619,6 +644,7 @@ def take_over(db: Connection, now_text: str) -> int:
 def forget_waits(db: Connection) -> None:
     """After the machine was started anew its monotonic clock means something else: all is due."""
     db.execute("UPDATE changes SET due = 0, due_at = NULL WHERE state = 'waiting' AND due > 0")
+    db.execute("UPDATE changes SET rests_until = 0 WHERE rests_until > 0")
 
 
 # --- what a person does -------------------------------------------------------------------------

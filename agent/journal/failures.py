@@ -22,7 +22,8 @@ class Failure:
 # From the index of what did not deliver. What a person gave up is no error.
 _LAST = """
 SELECT code, route, ended_at FROM attempts
- WHERE outcome <> 'delivered' AND code IS NOT NULL AND code NOT IN ('Discarded', 'Erased')
+ WHERE outcome <> 'delivered' AND code IS NOT NULL
+   AND code NOT IN ('Discarded', 'Erased', 'Withdrawn')
  ORDER BY number DESC LIMIT ?"""
 
 

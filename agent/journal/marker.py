@@ -93,5 +93,9 @@ def doubt_everything(db: Connection) -> int:
         "UPDATE changes SET unknown = 1 WHERE state = 'waiting' AND unknown = 0"
     ).rowcount
     # An upload that finds neither name takes the file for imported, and verifying tells the truth.
-    db.execute("UPDATE batches SET full_size = 1 WHERE state IN ('filling', 'sealed', 'written')")
+    # Bulk calls are planned anew, which begins with looking up.
+    db.execute(
+        "UPDATE batches SET full_size = 1, calls = NULL "
+        "WHERE state IN ('filling', 'sealed', 'written')"
+    )
     return int(doubted)

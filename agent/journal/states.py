@@ -34,8 +34,10 @@ SEAL = _move("seal", State.WAITING, State.BATCHED, "sealer")
 LEAVE_OUT = _move("leave out", State.WAITING, State.REJECTED, "sealer")
 UPLOAD = _move("upload", State.BATCHED, State.UPLOADED, "uploader")
 IMPORT = _move("import", State.UPLOADED, State.IMPORTED, "uploader")
+WITHDRAW = _move("withdraw", (State.BATCHED, State.UPLOADED), State.WAITING, "a person")
 CONFIRM = _move("confirm", State.IMPORTED, State.CONFIRMED, "verifier")
 MISS = _move("miss", State.IMPORTED, State.REJECTED, "verifier")
+RETURN = _move("return", State.IMPORTED, State.WAITING, "verifier")
 RETRY = _move("retry", State.REJECTED, State.WAITING, "a person")
 DISCARD = _move("discard", State.REJECTED, State.DISCARDED, "a person")
 ERASE = _move("erase", (State.WAITING, State.REJECTED), State.DISCARDED, "erasing its customer")
@@ -52,8 +54,10 @@ MOVES = (
     LEAVE_OUT,
     UPLOAD,
     IMPORT,
+    WITHDRAW,
     CONFIRM,
     MISS,
+    RETURN,
     RETRY,
     DISCARD,
     ERASE,

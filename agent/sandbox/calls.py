@@ -11,6 +11,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from agent.sandbox import checks, seeded
@@ -36,6 +37,11 @@ class Call:
     def is_create(self) -> bool:
         """Whether this is `POST /contacts`, the call with a time limit of its own."""
         return self.method == "POST" and self.path == "/api/v3/contacts"
+
+    @property
+    def makes_contacts(self) -> bool:
+        """Whether contacts are created by this call, one or many."""
+        return self.is_create or (self.method, self.path) == ("POST", "/api/v3/contacts/bulk")
 
     def json_object(self) -> dict[str, Any]:
         """Return the body; `NoData` unless it is a JSON object with something in it."""
@@ -239,7 +245,8 @@ class Calls:
         contact_type = self._bulk_type(call)
         batch = Batch(str(uuid.uuid4()), total=len(contacts))
         self._batches[batch.batch_id] = batch
-        work = self._create_one if call.method == "POST" else self._update_one
+        create = partial(self._create_one, is_key_unique=call.is_key_unique)
+        work = create if call.method == "POST" else self._update_one
         self._later(lambda: self._work_on(batch, contacts, contact_type, work))
         return Answer(202, batch.batch_id)
 
@@ -276,8 +283,10 @@ class Calls:
                 batch.errors.append({"index": place, "errorCode": error.code})
         batch.status = "Finished"
 
-    def _create_one(self, contact: Mapping[str, Any], contact_type: str) -> None:
-        self._register.create({**contact, "contactType": contact_type})
+    def _create_one(
+        self, contact: Mapping[str, Any], contact_type: str, *, is_key_unique: bool
+    ) -> None:
+        self._register.create({**contact, "contactType": contact_type}, is_key_unique=is_key_unique)
 
     def _update_one(self, contact: Mapping[str, Any], contact_type: str) -> None:
         contact_id = contact.get("contactId") or contact.get("id")

@@ -230,7 +230,7 @@ class EngageServer:
             headers=request.headers,
             body=body,
         )
-        if call.is_create and self._take({"not_unique"}, request):
+        if call.makes_contacts and self._take({"not_unique"}, request):
             call = dataclasses.replace(call, is_key_unique=False)
         fault = self._faults.take(
             "engage",

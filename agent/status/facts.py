@@ -47,6 +47,16 @@ class OpenBatch:
 
 
 @dataclass(frozen=True)
+class SkippedFile:
+    """A file of which Engage brought in next to nothing, and that is not made good yet."""
+
+    name: str
+    contacts: int
+    accepted: int  # of them, found in Engage as they were sent
+    rejected: int  # changes that were skipped a second time: they need a person
+
+
+@dataclass(frozen=True)
 class Storage:
     """Whether the journal can be used, and on what it stands."""
 
@@ -122,6 +132,7 @@ class Facts:
     troubles: tuple[Trouble, ...]  # kinds of failed tries, the latest first
     register: RegisterFill | None = None  # None: no export is read
     erased_here: int = 0  # customers erased lately who are, or may be, in Engage still
+    skipped_files: tuple[SkippedFile, ...] = ()  # oldest first
 
     @property
     def can_accept(self) -> bool:

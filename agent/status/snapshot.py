@@ -22,11 +22,19 @@ from agent.clock import Clock, to_text
 from agent.config import Config, config_hash
 from agent.errors import AgentError, JournalFull, JournalUnavailable, Overloaded
 from agent.events import mask
-from agent.journal import batches, changes, erasure, failures, figures
+from agent.journal import batches, changes, erasure, failures, figures, skipped
 from agent.journal.driver import Connection
 from agent.journal.journal import Journal
 from agent.status import day, troubles
-from agent.status.facts import Facts, Line, OpenBatch, RegisterFill, RouteState, Storage
+from agent.status.facts import (
+    Facts,
+    Line,
+    OpenBatch,
+    RegisterFill,
+    RouteState,
+    SkippedFile,
+    Storage,
+)
 from agent.status.verdict import Need, Verdict, needs, verdict
 
 T = TypeVar("T")
@@ -95,6 +103,7 @@ class _Kept:
     refused: tuple[Change, ...]
     failures: tuple[failures.Failure, ...]
     erased_here: int
+    skipped_files: tuple[skipped.SkippedFile, ...]
 
 
 class Observer:
@@ -191,6 +200,9 @@ class Observer:
             refused=troubles.refused(kept.refused) if kept else (),
             troubles=troubles.grouped(kept.failures, most=_FAILURES_READ) if kept else (),
             erased_here=kept.erased_here if kept else 0,
+            skipped_files=tuple(SkippedFile(**vars(each)) for each in kept.skipped_files)
+            if kept
+            else (),
         )
 
     # --- the journal ------------------------------------------------------------------------------
@@ -287,6 +299,7 @@ def _read(db: Connection, *, verifies: bool, begin: datetime, erased_since: str)
         refused=changes.listing(db, State.REJECTED, _REFUSED_SHOWN, None).items,
         failures=failures.last(db, _FAILURES_READ),
         erased_here=erasure.count_left(db, erased_since),
+        skipped_files=skipped.skipped_files(db),
     )
 
 

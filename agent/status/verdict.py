@@ -20,6 +20,7 @@ Level = Literal["good", "busy", "warning", "stop"]
 Remedy = Literal["advice", "refused", "resume", "try now"]
 
 _LOW_DISK = 2  # times journal.min_free_mb: time to act before sign-ups are refused
+_NAMED = 3  # files, before it is only said how many more there are
 _WORTH_SAYING_S = 60  # a change that has waited for less is simply being sent
 
 
@@ -53,6 +54,7 @@ def needs(facts: Facts, words: Words | None = None) -> tuple[Need, ...]:
         *_storage_needs(facts, words),
         *_halted(facts, words),
         *_reported(facts, words),
+        *_skipped(facts, words),
         *_rejected(facts, words),
         *_not_imported(facts, words),
         *_set_aside(facts, words),
@@ -108,8 +110,20 @@ def _reported(facts: Facts, words: Words) -> Iterator[Need]:
         yield Need(what, todo or words("need.ask"))
 
 
+def _skipped(facts: Facts, words: Words) -> Iterator[Need]:
+    """One need for a whole file, however many changes are in it."""
+    for file in facts.skipped_files:
+        key = "need.skipped_mostly" if file.accepted else "need.skipped_whole"
+        what = words.counted(key, file.contacts, file=file.name, accepted=f"{file.accepted:,}")
+        if file.rejected:
+            yield Need(what, words("need.skipped_twice_todo", file=file.name), file.rejected)
+        else:
+            yield Need(what, words("need.skipped_todo"))
+
+
 def _rejected(facts: Facts, words: Words) -> Iterator[Need]:
     count = (facts.counts or {}).get(State.REJECTED, 0)
+    count -= sum(file.rejected for file in facts.skipped_files)
     if count:
         what = words.counted("need.rejected", count)
         yield Need(what, words("need.rejected_todo"), count, remedy="refused")
@@ -123,11 +137,14 @@ def is_overdue(facts: Facts, batch: OpenBatch) -> bool:
 
 
 def _not_imported(facts: Facts, words: Words) -> Iterator[Need]:
-    count = sum(is_overdue(facts, batch) for batch in facts.batches)
-    if count:
+    overdue = [batch.name for batch in facts.batches if is_overdue(facts, batch)]
+    if overdue:
+        names, more = ", ".join(overdue[:_NAMED]), len(overdue) - _NAMED
+        if more > 0:
+            names = words("need.and_more", names=names, n=f"{more:,}")
         span = words.span(facts.import_grace_s)
-        what = words.counted("need.not_imported", count, span=span)
-        yield Need(what, words("need.not_imported_todo"), count)
+        what = words.counted("need.not_imported", len(overdue), span=span, names=names)
+        yield Need(what, words("need.not_imported_todo", file=overdue[0]), len(overdue))
 
 
 def _set_aside(facts: Facts, words: Words) -> Iterator[Need]:

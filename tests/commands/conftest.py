@@ -1,4 +1,4 @@
-"""A running agent, and the command line that asks it."""
+"""Commands as a person types them, against an agent that runs in this process."""
 
 from __future__ import annotations
 
@@ -26,3 +26,21 @@ def ask(start: Callable[..., Awaitable[World]]) -> Callable[..., Awaitable[tuple
         return world, said
 
     return started
+
+
+@pytest.fixture
+def typed() -> Ask:
+    """Run a command as it stands: `await typed("token", "list", "--config", …)`."""
+    return till_agent
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Run a command against a world's agent: `await run(world, "batches", "list")`."""
+
+    async def run_it(world: World, *words: str) -> Said:
+        assert world.agent is not None
+        monkeypatch.setenv("TILL_AGENT_TOKEN", world.till.token)
+        return await till_agent(*words, "--url", world.agent.url)
+
+    return run_it

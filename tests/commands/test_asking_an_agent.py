@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Terminal
 from world import eventually
 
 from agent.commands.drain import progress_words
-from agent.commands.progress import ProgressLine, Rate, span
+from agent.commands.progress import Counted, ProgressLine, Rate, span
 
 Asked = Callable[..., Awaitable[Any]]
 
@@ -226,11 +228,7 @@ def test_span_is_said_as_one_would(seconds: float, words: str) -> None:
 
 
 def test_progress_is_one_line_on_a_terminal_and_few_lines_elsewhere() -> None:
-    from io import StringIO
-
-    from command_line import Terminal
-
-    terminal, file = Terminal(), StringIO()
+    terminal, file = Terminal(), io.StringIO()
     for stream in (terminal, file):
         line = ProgressLine(stream)
         line.show("10 wait.")
@@ -240,3 +238,29 @@ def test_progress_is_one_line_on_a_terminal_and_few_lines_elsewhere() -> None:
     assert terminal.getvalue().count("\r") == 4
     assert "\n" not in terminal.getvalue()
     assert file.getvalue() == "10 wait.\n"
+
+
+def test_nothing_is_said_of_what_is_done_within_a_second() -> None:
+    said, now = io.StringIO(), [0.0]
+    progress = Counted("changes", 100, stream=said, clock=lambda: now[0])
+
+    now[0] = 0.9
+    progress.reached(50)
+    progress.end()
+
+    assert said.getvalue() == ""
+
+
+def test_what_is_counted_is_shown_with_what_is_left() -> None:
+    said, now = Terminal(), [0.0]
+    progress = Counted("changes", 100_000, stream=said, clock=lambda: now[0])
+
+    for second in (2.0, 2.5, 4.0):
+        now[0] = second
+        progress.reached(int(second * 10_000))
+    progress.end()
+
+    assert [line.strip() for line in said.getvalue().split("\r") if line.strip()] == [
+        "20,000 of about 100,000 changes.",
+        "40,000 of about 100,000 changes, about 6 seconds to go.",
+    ]

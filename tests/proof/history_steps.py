@@ -99,6 +99,7 @@ FAULTS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("takes_at_once", {}),
     ("skips", {"every": 2}),
     ("skips_file", {"times": 1}),
+    ("skips_file", {"times": 3}),
 )
 
 # Weight and the values of each parameter.
@@ -149,6 +150,8 @@ STEPS: Mapping[str, tuple[int, Values]] = {
     "resume": (2, {"route": ("api", "file")}),
     "seal": (3, {}),
     "import_now": (2, {}),
+    "withdraw": (3, {"which": (0, 1, 2)}),  # of the files that are not settled, newest first
+    "retry_file": (1, {"which": (0, 1, 2)}),
 }
 
 SETUP: Values = {
@@ -159,8 +162,9 @@ SETUP: Values = {
     "api_attempts": (4, 1, 2),
     "seal_after_s": (15, 60),
     "known": (0, 1),  # how many of the people Engage knows already
-    "import_every_s": (5.0, 40.0),
-    "bulk_delay_s": (2.0, 8.0),
+    "import_every_s": (5.0, 40.0, 3600.0),  # the last one comes long after the line is back
+    "import_grace_s": (400, 120),
+    "bulk_delay_s": (2.0, 8.0, 50.0),
 }
 
 _LENGTHS = (8, 20, 35, 60)

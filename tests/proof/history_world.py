@@ -12,7 +12,7 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ import aiohttp
 import pytest
 import structlog
 from history_folder import DEAD, SANDBOXES, FolderSession
-from history_steps import FAULTS, PEOPLE, Step, numbered
+from history_steps import FAULTS, PEOPLE, SETUP, Step, numbered, step
 from virtual_time import VirtualClock, VirtualLoop, sqlite_on_the_loop
 
 from agent import config
@@ -45,7 +45,7 @@ _ASKS_AGAIN_S = 1.0
 _PATIENCE_S = 60.0
 _BUGS = ("loop_bug", "dispatcher_bug", "request_bug", "settle_failed", "journal_trouble")
 # Only what the import was told to leave out may be refused: everything asked for is right.
-_SKIPPED = ("ImportSkipped", "ImportDiffers")
+_SKIPPED = ("ImportSkipped", "ImportDiffers", "FileSkipped")
 
 
 @dataclass
@@ -94,6 +94,7 @@ class HistoryWorld:
         self.broken: list[str] = []
         self.log: list[str] = []
         self.skips = False  # the import was told to leave something out
+        self.withdrawn: set[str] = set()  # files that the agent says are taken back
         self.people = [
             Person(
                 number,
@@ -126,6 +127,7 @@ class HistoryWorld:
         SANDBOXES[self.sandbox.sftp_port] = self.sandbox
         self._stack.callback(SANDBOXES.pop, self.sandbox.sftp_port)
         self._watch_order()
+        self._watch_imports()
         self._modify()
         for person in self.people[: self.setup["known"]]:
             self.sandbox.seed(email=person.email, contactType=person.type, lastName="Known")
@@ -173,6 +175,7 @@ class HistoryWorld:
                 "transport": setup["transport"],
                 "seal_after_s": setup["seal_after_s"],
                 "api_drain_max": setup["api_drain_max"],
+                "import_grace_s": setup["import_grace_s"],
                 "max_contacts": min(setup["max_contacts"], 4000),
             },
             "sftp": {"poll_s": 10, "timeout_s": 15},
@@ -227,6 +230,22 @@ class HistoryWorld:
             return add(contact_type, written, *rest)
 
         register._add = added  # type: ignore[method-assign]
+
+    def _watch_imports(self) -> None:
+        """What was taken back must not be imported, whoever is slow."""
+        importer = self.sandbox._importer
+        take = importer.take
+
+        async def watched(path: Path) -> bool:
+            was_withdrawn = path.name in self.withdrawn
+            taken = await take(path)
+            if taken:
+                self.tell(f"    engage: imported {path.name}")
+                if was_withdrawn:
+                    self.broken.append(f"imported although it was taken back: {path.name}")
+            return taken
+
+        importer.take = watched  # type: ignore[method-assign]
 
     def _modify(self) -> None:
         if self.setup["not_unique"]:
@@ -364,6 +383,33 @@ class HistoryWorld:
     async def _import_now(self) -> None:
         await self.sandbox.import_now()
 
+    async def _withdraw(self, which: int) -> None:
+        under_way = [
+            each
+            for each in (await self._call("GET", "/agent/v1/batches?limit=200"))[1]["items"]
+            if each["state"] in ("sealed", "written", "uploaded")
+        ]
+        if not under_way:
+            return
+        name = under_way[which % len(under_way)]["name"]
+        path = f"/agent/v1/batches/{name}/withdraw"
+        status, body, _ = await self._call("POST", path, once=True)
+        self.tell(f"  withdrawn: {status}")
+        if status == 200:
+            self.withdrawn.add(name)
+        elif body and body["errorCode"] not in ("Conflict", "NotWithdrawn"):
+            self.broken.append(f"withdrawing was answered {status} {body}")
+
+    async def _retry_file(self, which: int) -> None:
+        skipped = [
+            each
+            for each in (await self._call("GET", "/agent/v1/batches?limit=200"))[1]["items"]
+            if each["skippedAt"]
+        ]
+        if skipped:
+            name = skipped[which % len(skipped)]["name"]
+            await self._call("POST", f"/agent/v1/batches/{name}/retry")
+
     async def _kill(self, after_s: float, power: bool, down_s: float) -> None:
         await asyncio.sleep(after_s)
         self._die()
@@ -455,8 +501,12 @@ class HistoryWorld:
         *,
         key: str | None = None,
         wait: str = "0",
+        once: bool = False,
     ) -> tuple[int, Any, Mapping[str, str]]:
-        """Call until there is an answer; an agent that died meanwhile is asked again."""
+        """Call until there is an answer; an agent that died meanwhile is asked again.
+
+        `once`: a person asks, who takes any answer, and none too (0), as long as it takes.
+        """
         headers = {"apikey": self._till.token}
         headers["Prefer"] = "respond-async" if wait == "0" else f"wait={wait}"
         if key is not None:
@@ -473,12 +523,13 @@ class HistoryWorld:
                 ) as response:
                     text = await response.text()
                     took_s = self.loop.time() - began
-                    if took_s > float(wait) + 5.0 and method != "GET":
+                    if took_s > float(wait) + 5.0 and method != "GET" and not once:
                         self.broken.append(f"answered only after {took_s:.1f} s")
-                    if response.status != 503 or method == "GET":
+                    if response.status != 503 or method == "GET" or once:
                         return response.status, json.loads(text or "null"), response.headers
             except (aiohttp.ClientError, OSError):
-                pass
+                if once:
+                    return 0, None, {}
             await asyncio.sleep(_ASKS_AGAIN_S)
 
     async def _has_rejected(self, asked: Sequence[Asked]) -> bool:
@@ -675,3 +726,24 @@ def outcome_of(number: int) -> tuple[int, str | None]:
         except Exception as error:
             return number, f"{type(error).__name__}: {error}"
     return number, None
+
+
+# --- telling ------------------------------------------------------------------------------------
+
+Tell = Callable[[HistoryWorld], Awaitable[None]]
+
+
+def told(folder: Path, tell: Tell, **setup: Any) -> None:
+    """Tell a story in a history's world; then the world heals, and everything must be right."""
+    usual = {name: values[0] for name, values in SETUP.items()}
+    with history(folder, {**usual, **setup}) as (loop, world):
+        loop.run_until_complete(tell(world))
+        loop.run_until_complete(world.heal_and_check())
+
+
+async def offline(world: HistoryWorld) -> None:
+    """Take the line down and let the agent notice."""
+    await world.do(step("line", up=False))
+    for _ in range(3):
+        await world.do(step("look_up", person=2))
+        await world.do(step("elapse", seconds=0.3))

@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from history_steps import SETUP, step
-from history_world import HistoryWorld, history
+from history_steps import step
+from history_world import HistoryWorld, offline, told
 
 from agent.status import snapshot
-
-Tell = Callable[[HistoryWorld], Awaitable[None]]
-
-
-def told(folder: Path, tell: Tell, **setup: Any) -> None:
-    """Tell a story in a history's world; then the world heals, and everything must be right."""
-    usual = {name: values[0] for name, values in SETUP.items()}
-    with history(folder, {**usual, **setup}) as (loop, world):
-        loop.run_until_complete(tell(world))
-        loop.run_until_complete(world.heal_and_check())
-
-
-async def offline(world: HistoryWorld) -> None:
-    """Take the line down and let the agent notice."""
-    await world.do(step("line", up=False))
-    for _ in range(3):
-        await world.do(step("look_up", person=2))
-        await world.do(step("elapse", seconds=0.3))
 
 
 def test_a_person_signed_up_twice_and_renamed_is_found_after_the_import(tmp_path: Path) -> None:

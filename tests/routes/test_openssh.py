@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from openssh import KINDS, PATIENCE_S, OpenSsh, find_sshd
+from faulty_line import faulty_line
+from openssh import KINDS, PASSWORD, PATIENCE_S, OpenSsh, find_nss_wrapper, find_sshd
 
 from agent.delivery.batch.sftp import ForeignFile, ServerRefused, SftpServer, Upload, host_key
-from agent.errors import HostKeyChanged, NotAuthorised, Unreachable
+from agent.errors import AnswerLost, HostKeyChanged, NotAuthorised, RouteError, Unreachable
 
 pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(find_sshd() is None, reason="OpenSSH's sshd is not installed"),
 ]
 
+needs_accounts = pytest.mark.skipif(
+    find_nss_wrapper() is None, reason="libnss-wrapper is not installed"
+)
 NAME = "20261121101500_7-1-1_contacts.xml"
+OTHER = "20261121101501_7-1-2_contacts.xml"
 CONTENT = bytes(range(256)) * 40_000  # 10 MB: about 20,000 contacts
 
 Start = Callable[..., OpenSsh]
@@ -85,16 +93,18 @@ async def test_every_step_of_the_check_passes(start: Start) -> None:
     assert files(server) == {}
 
 
-async def test_files_are_looked_at_and_removed(start: Start, upload: Upload) -> None:
+async def test_a_file_that_is_taken_back_is_gone_for_good(start: Start, upload: Upload) -> None:
     server = start()
     agent = server.client()
     await ship(agent, upload)
 
     before = await agent.look([NAME])
-    await agent.remove(NAME)
+    taken_back = await agent.take_back(upload), await agent.take_back(upload)
+    await agent.clean([NAME])
 
     assert before == {NAME: len(CONTENT)}
-    assert await agent.look([NAME]) == {NAME: None}
+    assert taken_back == (True, True)
+    assert files(server) == {}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,7 +167,7 @@ async def test_a_login_for_reading_only_is_told_in_the_servers_words(
 async def test_a_login_without_sftp_is_told(start: Start) -> None:
     server = start(extra="ForceCommand false")
 
-    with pytest.raises((Unreachable, ServerRefused), match="opening the SFTP session"):
+    with pytest.raises(NotAuthorised, match="ended its session at once"):
         await server.client().look([])
 
 
@@ -215,3 +225,181 @@ async def test_a_server_that_freezes_in_mid_transfer_is_left(start: Start, uploa
 
     with pytest.raises(Unreachable, match="did not answer within 1 s"):
         await shipping
+
+
+# --- passwords ------------------------------------------------------------------------------------
+
+
+@needs_accounts
+async def test_a_password_logs_in(start: Start, upload: Upload) -> None:
+    server = start(by_password=True)
+
+    await ship(server.client(password=PASSWORD), upload)
+
+    assert files(server) == {NAME: CONTENT}
+
+
+@needs_accounts
+async def test_a_wrong_password_is_refused_and_not_repeated_in_words(start: Start) -> None:
+    server = start(by_password=True)
+
+    with pytest.raises(NotAuthorised, match=r"refused the login.*password") as caught:
+        await server.client(password="hunter2").look([])
+
+    assert "hunter2" not in str(caught.value)
+
+
+@needs_accounts
+async def test_an_expired_password_is_told(start: Start) -> None:
+    server = start(by_password=True)
+    server.let_password_expire()
+
+    with pytest.raises(NotAuthorised, match="password may have expired"):
+        await server.client(password=PASSWORD).look([])
+
+
+# --- the server's disk ----------------------------------------------------------------------------
+
+
+async def test_a_full_disk_is_told_and_what_still_fits_goes_up(
+    start: Start, upload: Upload, tmp_path: Path
+) -> None:
+    server = start(largest_file=1_000_000)
+    (tmp_path / OTHER).write_bytes(b"small")
+
+    with pytest.raises(ServerRefused, match="disk may be full"):
+        await ship(server.client(), upload)
+    await ship(server.client(), Upload(tmp_path / OTHER, OTHER, 5))
+
+    assert NAME not in files(server)
+    assert files(server)[OTHER] == b"small"
+
+
+async def test_several_files_go_oldest_first_over_one_connection(
+    start: Start, tmp_path: Path
+) -> None:
+    server, heard = start(), []
+    names = [f"2026112110150{number}_7-1-{number}_contacts.xml" for number in range(5)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"content")
+
+    async def uploaded(name: str) -> None:
+        heard.append(name)
+
+    uploads = [Upload(tmp_path / name, name, 7) for name in names]
+    await server.client().ship(uploads, uploaded, nothing)
+
+    assert heard == names
+    assert server.log.count("Accepted publickey") == 1
+
+
+# --- a line that breaks ---------------------------------------------------------------------------
+
+SMALL = bytes(range(256)) * 400  # a few blocks
+CUTS = 14  # in each direction; the rename and its answer are among the last bytes
+
+
+class Shipping:
+    """One upload over and over, knowing what the journal would know."""
+
+    def __init__(self, server: OpenSsh, tmp_path: Path, name: str) -> None:
+        self.server = server
+        self.upload = Upload(tmp_path / name, name, len(SMALL))
+        self.upload.path.write_bytes(SMALL)
+
+    async def over(self, port: int, timeout_s: float = PATIENCE_S) -> RouteError | None:
+        """Try once; gives why it did not work out."""
+
+        async def complete(_name: str) -> None:
+            self.upload = replace(self.upload, rename_tried=True)
+
+        agent = self.server.client(port=port, timeout_s=timeout_s)
+        try:
+            await agent.ship([self.upload], nothing, complete)
+        except RouteError as error:
+            return error
+        return None
+
+    @property
+    def seen(self) -> bytes | None:
+        """Give what an importer would take."""
+        place = self.server.folder / self.upload.name
+        return place.read_bytes() if place.exists() else None
+
+
+async def bytes_of_an_upload(server: OpenSsh, tmp_path: Path) -> dict[str, int]:
+    async with faulty_line(server.port) as line:
+        assert await Shipping(server, tmp_path, "first_contacts.xml").over(line.port) is None
+    return line.passed
+
+
+def threads_and_sockets() -> tuple[int, int]:
+    ours = [each for each in threading.enumerate() if not each.name.startswith("asyncio_")]
+    links = (os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink())
+    return len(ours), sum(link.startswith("socket:") for link in _existing(links))
+
+
+def _existing(links: Iterator[str]) -> Iterator[str]:
+    while True:
+        try:
+            yield next(links)
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        except StopIteration:
+            return
+
+
+@pytest.mark.parametrize("side", ["up", "down"])
+async def test_a_line_that_is_cut_at_any_byte_leaves_nothing_half_and_the_next_try_succeeds(
+    start: Start, tmp_path: Path, side: str
+) -> None:
+    server = start()
+    total = (await bytes_of_an_upload(server, tmp_path))[side]
+    spread = [total * cut // CUTS for cut in range(CUTS)]
+    late = [total - left for left in (600, 300, 150, 60, 1)]
+
+    async def one(after: int) -> None:
+        shipping = Shipping(server, tmp_path, f"{side}-{after}_contacts.xml")
+        async with faulty_line(server.port, **{side: after}) as line:
+            error = await shipping.over(line.port)
+            assert error is None or isinstance(error, Unreachable | AnswerLost), error
+            assert shipping.seen in (None, SMALL)
+            assert (error is None) <= (shipping.seen == SMALL)
+
+            again = await shipping.over(line.port)
+
+        assert again is None
+        assert shipping.seen == SMALL
+
+    points = iter([*spread, *late])
+
+    async def some() -> None:
+        for after in points:
+            await one(after)
+
+    await asyncio.gather(*(some() for _ in range(4)))
+
+
+async def test_a_line_that_falls_silent_at_any_moment_is_left_with_its_threads_and_sockets(
+    start: Start, tmp_path: Path
+) -> None:
+    server = start()
+    total = await bytes_of_an_upload(server, tmp_path)
+    before = threads_and_sockets()
+    moments = [
+        *({"down": after} for after in (0, 10, 800)),  # key exchange
+        *({"down": total["down"] * part // 8} for part in range(3, 8)),  # login to writing
+        *({"up": total["up"] * part // 4} for part in range(1, 4)),  # writing
+        *({"down": total["down"] - left} for left in (900, 500, 250, 100, 1)),  # close, rename
+    ]
+
+    async def one(number: int, moment: dict[str, int]) -> None:
+        shipping = Shipping(server, tmp_path, f"{number}_contacts.xml")
+        async with faulty_line(server.port, falls_silent=True, **moment) as line:
+            error = await shipping.over(line.port, timeout_s=2.0)
+        assert error is None or "did not answer within 2 s" in str(error), (moment, error)
+        assert shipping.seen in (None, SMALL)
+
+    await asyncio.gather(*(one(number, each) for number, each in enumerate(moments)))
+
+    await reached(lambda: threads_and_sockets() == before, "nothing is left behind")

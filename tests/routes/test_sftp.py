@@ -617,7 +617,7 @@ async def test_a_journal_that_cannot_be_written_stops_before_the_rename(
     assert set(server.files()) == {f".{NAME}.part"}
 
 
-# --- looking, removing, checking --------------------------------------------------------------
+# --- looking, taking back, checking -----------------------------------------------------------
 
 
 async def test_looking_gives_sizes_and_none_for_what_is_gone(
@@ -628,24 +628,93 @@ async def test_looking_gives_sizes_and_none_for_what_is_gone(
     assert await connect().look([NAME, OTHER]) == {NAME: 4, OTHER: None}
 
 
-async def test_removing_takes_both_names_and_may_be_repeated(
+@pytest.mark.parametrize("there", [NAME, f".{NAME}.part"])
+async def test_a_file_that_is_taken_back_is_out_of_every_importers_reach(
+    server: FakeServer, connect: Connect, tmp_path: Path, there: str
+) -> None:
+    (server.folder / there).write_bytes(CONTENT)
+    upload, agent = sealed(tmp_path, NAME, tried=True), connect()
+
+    assert await agent.take_back(upload)
+    assert await agent.take_back(upload)
+
+    assert server.files() == {f".{NAME}.withdrawn": CONTENT}
+
+
+async def test_a_file_that_the_importer_took_cannot_be_taken_back(
+    server: FakeServer, connect: Connect, upload: Upload
+) -> None:
+    assert not await connect().take_back(upload)
+
+
+async def test_an_importer_that_is_quicker_than_a_person_has_the_file(
+    server: FakeServer, connect: Connect, upload: Upload
+) -> None:
+    (server.folder / NAME).write_bytes(CONTENT)
+
+    async def take(_files: Files, _name: bytes) -> None:
+        (server.folder / NAME).unlink(missing_ok=True)
+
+    server.hooks["before posix_rename"] = take
+
+    assert not await connect().take_back(upload)
+
+
+async def test_a_lost_answer_to_taking_back_is_settled_by_asking_again(
+    server: FakeServer, connect: Connect, upload: Upload
+) -> None:
+    (server.folder / NAME).write_bytes(CONTENT)
+    server.hooks["after posix_rename"] = lose_line
+    agent = connect()
+    with pytest.raises(Unreachable):
+        await agent.take_back(upload)
+    server.hooks.clear()
+
+    assert await agent.take_back(upload)
+
+
+async def test_somebody_elses_file_is_not_taken_back(
+    server: FakeServer, connect: Connect, upload: Upload
+) -> None:
+    (server.folder / NAME).write_bytes(b"somebody else's")
+
+    with pytest.raises(ForeignFile):
+        await connect().take_back(upload)
+
+    assert server.files() == {NAME: b"somebody else's"}
+
+
+async def test_a_file_that_may_not_be_taken_back_is_told(
+    server: FakeServer, connect: Connect, upload: Upload
+) -> None:
+    (server.folder / NAME).write_bytes(CONTENT)
+    for operation in ("posix_rename", "rename"):
+        server.hooks[f"before {operation}"] = refuse(asyncssh.SFTPPermissionDenied, "Keep off")
+
+    with pytest.raises(ServerRefused, match="Keep off"):
+        await connect().take_back(upload)
+
+    assert server.files() == {NAME: CONTENT}
+
+
+async def test_cleaning_removes_what_is_left_and_never_the_file_itself(
     server: FakeServer, connect: Connect
 ) -> None:
-    (server.folder / NAME).touch()
-    (server.folder / f".{NAME}.part").touch()
+    for name in (NAME, f".{NAME}.part", f".{NAME}.withdrawn"):
+        (server.folder / name).touch()
     agent = connect()
 
-    await agent.remove(NAME)
-    await agent.remove(NAME)
+    await agent.clean([NAME])
+    await agent.clean([NAME])
 
-    assert server.files() == {}
+    assert set(server.files()) == {NAME}
 
 
-async def test_a_file_that_may_not_be_removed_is_told(server: FakeServer, connect: Connect) -> None:
+async def test_what_may_not_be_removed_is_told(server: FakeServer, connect: Connect) -> None:
     server.hooks["before remove"] = refuse(asyncssh.SFTPPermissionDenied, "Keep off")
 
     with pytest.raises(ServerRefused, match="Keep off"):
-        await connect().remove(NAME)
+        await connect().clean([NAME])
 
 
 async def test_the_check_passes_all_steps_and_leaves_nothing(
@@ -691,6 +760,16 @@ async def test_a_wrong_password_halts_with_clear_words(
         await connect(password=lambda: "hunter2").look([NAME])
 
     assert "hunter2" not in str(caught.value)
+
+
+async def test_a_password_that_has_expired_is_told(server: FakeServer, connect: Connect) -> None:
+    async def wants_a_new_one(_files: Files, _name: bytes) -> None:
+        raise asyncssh.PasswordChangeRequired("Choose a new password")
+
+    server.hooks["login"] = wants_a_new_one
+
+    with pytest.raises(NotAuthorised, match="has expired"):
+        await connect().look([NAME])
 
 
 async def test_a_corrected_password_serves_at_the_next_connection(
@@ -1059,7 +1138,7 @@ async def test_a_session_that_the_server_does_not_open_is_told(
 ) -> None:
     monkeypatch.setattr(Files, "__init__", _no_files)
 
-    with pytest.raises((ServerRefused, Unreachable), match="SFTP"):
+    with pytest.raises((ServerRefused, NotAuthorised, Unreachable), match="SFTP"):
         await connect().look([])
 
 

@@ -596,6 +596,17 @@ async def test_bulk_create_of_an_existing_key_fails_alone(
     assert sandbox.counts()["duplicates"] == 0
 
 
+async def test_bulk_create_of_an_existing_key_shows_as_a_double_when_keys_are_not_unique(
+    engage: Any, sandbox: Sandbox, eventually: Callable[..., Any]
+) -> None:
+    sandbox.seed(**VERA)
+    sandbox.set_fault("not_unique")
+
+    await engage("POST", f"{CONTACTS}/bulk", [VERA])
+
+    await eventually(lambda: sandbox.counts()["duplicates"] == 1)
+
+
 async def test_bulk_update_finds_contacts_by_id_or_key(
     engage: Any, sandbox: Sandbox, eventually: Callable[..., Any]
 ) -> None:

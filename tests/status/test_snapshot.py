@@ -104,6 +104,7 @@ async def test_file_that_engage_leaves_lying_needs_a_person_after_the_grace(till
     till.clock.pass_by(1)
     (need,) = (await observer.look()).needs_person
     assert "not been taken in" in need.what
+    assert "one_contacts.xml" in need.what
 
 
 @pytest.mark.parametrize("verify", ["none", "creates"])

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from agent.change import Route, State
-from agent.status.facts import Facts, Line, OpenBatch, RegisterFill, RouteState, Storage
+from agent.status.facts import (
+    Facts,
+    Line,
+    OpenBatch,
+    RegisterFill,
+    RouteState,
+    SkippedFile,
+    Storage,
+)
 from agent.status.verdict import needs, verdict
 
 NOW = datetime(2026, 11, 21, 13, 28, tzinfo=UTC)  # 14:28 in Stockholm
@@ -188,8 +196,27 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
         "warning",
         {"batches": (batch("uploaded", 3), batch("uploaded", 1)), **WAIT_37},
         "not imported",
-        "Sign-ups are safe. 1 uploaded file has not been taken in by Engage for more than 2 hours."
-        " 37 are on their way to Engage, the oldest 26 minutes. What to do stands below.",
+        "Sign-ups are safe. 1 uploaded file has not been taken in by Engage for more than 2 hours: "
+        "a_contacts.xml. 37 are on their way to Engage, the oldest 26 minutes. What to do stands "
+        "below.",
+    ),
+    (
+        "warning",
+        {"skipped_files": (SkippedFile("a_contacts.xml", 312, 0, 0),), **WAIT_37},
+        "skipped",
+        "Sign-ups are safe. Engage's import skipped the file a_contacts.xml: none of its 312 "
+        "customers came in. 37 are on their way to Engage, the oldest 26 minutes. What to do "
+        "stands below.",
+    ),
+    (
+        "warning",
+        {
+            "skipped_files": (SkippedFile("a_contacts.xml", 312, 3, 320),),
+            "counts": {**ZERO, State.REJECTED: 320},
+        },
+        "skipped again",
+        "Sign-ups are safe. Engage's import skipped the file a_contacts.xml: only 3 of its 312 "
+        "customers came in. What to do stands below.",
     ),
     (
         "warning",
@@ -265,7 +292,7 @@ def test_needs_are_listed_with_the_most_urgent_first() -> None:
         "Sending by file is halted: Engage refuses the API key.",
         "The clock is wrong.",
         "3 changes were refused.",
-        "1 uploaded file has not been taken in by Engage for more than 2 hours.",
+        "1 uploaded file has not been taken in by Engage for more than 2 hours: a_contacts.xml.",
         "Sending to Engage was paused by hand.",
     ]
 
@@ -281,6 +308,25 @@ def test_file_of_the_export_that_cannot_be_read_is_named() -> None:
         "20230507181112_16_members.xml (line 3 is not well-formed XML)."
     )
     assert "Voyado" in need.what_to_do
+
+
+def test_files_that_lie_too_long_are_named_as_long_as_they_are_few() -> None:
+    lying = [replace(batch("uploaded", 3), name=f"{number}.xml") for number in range(5)]
+
+    (need,) = needs(facts(batches=tuple(lying)))
+
+    assert need.what.endswith("2 hours: 0.xml, 1.xml, 2.xml and 2 more.")
+    assert "till-agent batches withdraw 0.xml" in need.what_to_do
+
+
+def test_file_skipped_twice_is_one_need_with_one_way_to_retry_it() -> None:
+    skipped = SkippedFile("a_contacts.xml", 312, 0, 320)
+    counts = {**ZERO, State.REJECTED: 321}
+
+    of_the_file, of_the_other = needs(facts(counts=counts, skipped_files=(skipped,)))
+
+    assert "till-agent batches retry a_contacts.xml" in of_the_file.what_to_do
+    assert (of_the_file.count, of_the_other.what) == (320, "1 change was refused.")
 
 
 def test_offline_line_needs_nobody() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from getpass import getuser
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
-from openssh import OpenSsh, find_sshd
+from openssh import LOGIN, PASSWORD, OpenSsh, find_nss_wrapper, find_sshd
 from patience import eventually
 from world import World, lay_till
 
@@ -60,14 +61,15 @@ async def world(
 async def test_outage_ends_confirmed_by_way_of_a_real_sshd(world: World, sshd: OpenSsh) -> None:
     world.sandbox.down()
     changes = [await world.pos.create(f"vera{number}@example.test") for number in range(25)]
-    (file,) = await until_whole(sshd.folder)
     for change_id in changes:
         await world.pos.until(change_id, "uploaded")
     sshd.end_sessions()
 
-    # The importer: takes the file from the real server's folder to the sandbox's.
-    file.replace(world.sandbox.import_path / file.name)
-    assert await world.sandbox.import_now() == 1
+    # The importer: takes the files from the real server's folder to the sandbox's.
+    files = await until_whole(sshd.folder)
+    for file in files:
+        file.replace(world.sandbox.import_path / file.name)
+    assert await world.sandbox.import_now() == len(files)
     world.sandbox.up()
 
     for change_id in changes:
@@ -89,3 +91,54 @@ async def test_file_waits_for_an_sshd_that_is_down_and_goes_up_when_it_is_back(
 
     await until_whole(sshd.folder)
     assert (await world.pos.until(change_id, "uploaded"))["route"] == "file"
+
+
+@pytest.mark.skipif(find_nss_wrapper() is None, reason="libnss-wrapper is not installed")
+async def test_an_expired_password_halts_files_alone_until_it_is_renewed(
+    sandbox: Sandbox, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    server = OpenSsh(tmp_path / "accounts", by_password=True)
+    server.start()
+    server.let_password_expire()
+    pin = server.host_key("ed25519")
+    till = lay_till(
+        sandbox,
+        tmp_path / "till",
+        {"sftp": {"timeout_s": 10}},
+        sftp_port=server.port,
+        sftp_username=LOGIN,
+        sftp_password=PASSWORD,
+        sftp_directory=str(server.folder),
+        host_key_line=f"[127.0.0.1]:{server.port} {pin.algorithm} {pin.base64}",
+    )
+    world = await World(sandbox, till, session).start()
+    sandbox.set_fault("refuse", target="engage")
+    change_id = await world.pos.create()
+
+    async def halted() -> Any:
+        route = (await world.pos.status())["routes"]["file"]
+        return route["reason"] if route["state"] == "halted" else None
+
+    reason = await eventually(halted, "the file route is halted")
+    sandbox.clear_faults()
+    by_api = await world.pos.until(await world.pos.create("per@example.test"), "delivered")
+    server.let_password_expire(False)
+    uploaded = await world.pos.until(change_id, "uploaded")
+    await world.stop()
+    server.stop()
+
+    assert "password may have expired" in reason
+    assert (by_api["route"], uploaded["route"]) == ("api", "file")
+
+
+async def test_a_file_is_taken_back_from_a_real_sshd(world: World, sshd: OpenSsh) -> None:
+    world.sandbox.set_fault("refuse", target="engage")
+    change_id = await world.pos.create()
+    name = (await world.pos.until(change_id, "uploaded"))["batch"]
+    world.sandbox.clear_faults()
+
+    status, body, _ = await world.pos.call("POST", f"/agent/v1/batches/{name}/withdraw")
+
+    assert (status, body["state"]) == (200, "withdrawn")
+    assert list(sshd.folder.iterdir()) == []
+    assert (await world.pos.until(change_id, "delivered"))["route"] == "api"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from getpass import getuser
 from pathlib import Path
 
@@ -27,11 +30,26 @@ UsePAM no
 StrictModes no
 PermitRootLogin prohibit-password
 PasswordAuthentication no
+MaxStartups 100
 AuthorizedKeysFile {home}/authorized_keys
 Subsystem sftp internal-sftp {sftp_options}
 {host_keys}
-{extra}
 """
+
+
+# A login by password, without touching the machine's own accounts: libnss-wrapper lets sshd read
+# these files instead. The hash is that of the password, by `openssl passwd -6`.
+LOGIN, PASSWORD = "till", "open sesame"
+_HASH = (
+    "$6$tillagentsalt$k9babE7uu1fMzs2MwRXNiZYByHzpuujgNCoTW1TJvjrRDkE/p4ub.zGK2UkuLqwWusEVaE"
+    ".BibtqxlmmFw/Xt0"
+)
+_LONG_AGO, _LATELY = 10_000, 20_000  # days since 1970
+
+
+def find_nss_wrapper() -> Path | None:
+    """Give the library's path; None where it is not installed."""
+    return next(Path("/usr/lib").glob("*/libnss_wrapper.so"), None)
 
 
 def find_sshd() -> str | None:
@@ -48,7 +66,11 @@ class OpenSsh:
         host_key_kinds: Sequence[str] = KINDS,
         sftp_options: str = "",
         extra: str = "",
+        by_password: bool = False,
+        largest_file: int | None = None,
     ) -> None:
+        """`by_password`: LOGIN may log in with PASSWORD. `largest_file`: no file gets larger, as on
+        a full disk."""
         self.home = home
         self.folder = home / "import"
         self.folder.mkdir(parents=True)
@@ -57,6 +79,11 @@ class OpenSsh:
         self._host_keys = {kind: self._make_key(f"host_{kind}", kind) for kind in host_key_kinds}
         self._sftp_options = sftp_options
         self._extra = extra
+        self._largest_file = largest_file
+        self._environment = dict(os.environ)
+        if by_password:
+            self._extra += "\nPasswordAuthentication yes\nPermitRootLogin yes\n"
+            self._lay_accounts()
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -64,12 +91,13 @@ class OpenSsh:
         """Start it, and wait until it takes connections."""
         config = self.home / "sshd_config"
         config.write_text(
-            _CONFIG.format(
+            # The first of two values counts.
+            self._extra
+            + _CONFIG.format(
                 port=self.port,
                 home=self.home,
                 sftp_options=self._sftp_options,
                 host_keys="\n".join(f"HostKey {path}" for path in self._host_keys.values()),
-                extra=self._extra,
             )
         )
         sshd = find_sshd()
@@ -78,7 +106,11 @@ class OpenSsh:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on it
         with (self.home / "sshd.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sshd, "-D", "-e", "-f", config], stdout=log, stderr=log
+                [sshd, "-D", "-e", "-f", config],
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                preexec_fn=self._limit_files,
             )
         until(self._answers, "sshd answers")
 
@@ -90,6 +122,42 @@ class OpenSsh:
         self._process.terminate()
         self._process.wait(PATIENCE_S)
         self._process = None
+
+    @property
+    def log(self) -> str:
+        """Give what it has logged."""
+        return (self.home / "sshd.log").read_text("utf-8", "replace")
+
+    def let_password_expire(self, expired: bool = True) -> None:
+        """Let LOGIN's password run out, or renew it."""
+        changed = _LONG_AGO if expired else _LATELY
+        shadow = self.home / "shadow"
+        shadow.write_text(f"{LOGIN}:{_HASH}:{changed}:0:{'30' if expired else '99999'}:7:::\n")
+        shadow.chmod(0o600)
+
+    def _lay_accounts(self) -> None:
+        wrapper = find_nss_wrapper()
+        assert wrapper
+        me = f"{os.getuid()}:{os.getgid()}:"
+        accounts = {
+            "passwd": f"{LOGIN}:x:{me}:{self.home}:/bin/sh\n"
+            f"sshd:x:65534:65534::/run/sshd:/usr/sbin/nologin\n",
+            "group": f"{LOGIN}:x:{os.getgid()}:\n",
+        }
+        for name, text in accounts.items():
+            (self.home / name).write_text(text)
+        self.let_password_expire(False)
+        self._environment |= {
+            "LD_PRELOAD": str(wrapper),
+            "NSS_WRAPPER_PASSWD": str(self.home / "passwd"),
+            "NSS_WRAPPER_GROUP": str(self.home / "group"),
+            "NSS_WRAPPER_SHADOW": str(self.home / "shadow"),
+        }
+
+    def _limit_files(self) -> None:
+        if self._largest_file is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self._largest_file,) * 2)
 
     def end_sessions(self) -> None:
         """Cut every connection, as a crash of the server does."""
@@ -111,18 +179,20 @@ class OpenSsh:
         pinned: str = "ed25519",
         private_key: Path | None = None,
         timeout_s: float = PATIENCE_S,
+        password: str | None = None,
+        port: int | None = None,
     ) -> SftpServer:
-        """Make the agent's side, with one host key pinned."""
-        known_hosts = self.home / "known_hosts"
-        trust(known_hosts, "127.0.0.1", self.port, self.host_key(pinned))
+        """Make the agent's side, with one host key pinned; `port`: that of a line in between."""
+        known_hosts, port = self.home / "known_hosts", port or self.port
+        trust(known_hosts, "127.0.0.1", port, self.host_key(pinned))
         return SftpServer(
             host="127.0.0.1",
-            port=self.port,
-            username=getuser(),
+            port=port,
+            username=getuser() if password is None else LOGIN,
             directory=str(self.folder),
             timeout_s=timeout_s,
-            password=None,
-            private_key_file=lambda: private_key or self.user_key,
+            password=None if password is None else lambda: password,
+            private_key_file=(lambda: private_key or self.user_key) if password is None else None,
             known_hosts_file=known_hosts,
         )
 
@@ -134,12 +204,26 @@ class OpenSsh:
 
     def _make_key(self, name: str, kind: str) -> Path:
         path = self.home / name
-        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path], check=True)
+        if kind == "rsa":  # takes seconds to make, and one is as good as another
+            private, public = _rsa_key()
+            path.write_text(private)
+            path.chmod(0o600)
+            path.with_suffix(".pub").write_text(public)
+        else:
+            subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path], check=True)
         return path
 
     def _sessions(self) -> list[int]:
         assert self._process
         return _descendants(self._process.pid)
+
+
+@cache
+def _rsa_key() -> tuple[str, str]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-f", path], check=True)
+        return path.read_text(), path.with_suffix(".pub").read_text()
 
 
 def _descendants(pid: int) -> list[int]:

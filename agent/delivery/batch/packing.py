@@ -42,10 +42,13 @@ class Packer:
         """Give the changes at a lane's head that a file can take."""
         return file_part(lane.changes, lane.keys, contact_key=self._config.engage.contact_key)
 
-    async def pack(self, *, used_up: int, why: str, limits: Limits | None = None) -> int:
+    async def pack(
+        self, *, used_up: int, why: str, now: float, limits: Limits | None = None
+    ) -> int:
         """Seal every change that a file could take, or `limits` many; gives how many batches.
 
-        `used_up`: only lanes whose head has used up so many attempts. Contacts with Engage's GUID
+        `used_up`: only lanes whose head has used up so many attempts. `now` (monotonic): what was
+        taken back a moment before rests. Contacts with Engage's GUID
         and contacts without never share a file: one GUID changes how the whole file is read
         (Engage's docs, "Contact XML import"). Raises StylesheetProblem, JournalErrors.
         """
@@ -53,7 +56,7 @@ class Packer:
         left = dict(limits) if limits is not None else None
         begun: dict[bool, Batch] = {}
         made = 0
-        async for lanes in _pages(self._journal, used_up):
+        async for lanes in _pages(self._journal, used_up, now):
             members = await self._fitting(lanes, gate, used_up)
             for with_id in (True, False):
                 group = [each for each in members if (each.contact_id is not None) is with_id]
@@ -218,11 +221,11 @@ def element_of(entry: Entry, contact_key: str) -> Element:
     )
 
 
-async def _pages(journal: Journal, used_up: int) -> AsyncIterator[Sequence[Lane]]:
+async def _pages(journal: Journal, used_up: int, now: float) -> AsyncIterator[Sequence[Lane]]:
     """Give the journal's idle lanes, oldest first, a page at a time."""
     after = 0
     while True:
-        read = partial(batches.idle_lanes, after=after, used_up=used_up, limit=_CHUNK)
+        read = partial(batches.idle_lanes, after=after, used_up=used_up, limit=_CHUNK, now=now)
         page = await journal.read(read)
         if page:
             yield page

@@ -7,6 +7,7 @@ asked, never told.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -78,6 +79,11 @@ class Sealer:
         return self._sealing_problem or self._writing_problem
 
     @property
+    def sealing(self) -> asyncio.Lock:
+        """Give what is held while batches are made and written."""
+        return self._sealing
+
+    @property
     def decides(self) -> bool:
         """Say whether the line came back and what goes by file is not decided yet.
 
@@ -121,9 +127,10 @@ class Sealer:
 
     async def _seal_if_too_many(self) -> None:
         most = self._config.fallback.api_drain_max
-        count = partial(batches.count_idle, used_up=0, limit=most + 1)
+        now = self._clock.monotonic()
+        count = partial(batches.count_idle, used_up=0, limit=most + 1, now=now)
         if await self._journal.read(count) > most:
-            await self.seal_now(used_up=0, why="returned")
+            await self._seal(used_up=0, why="returned", now=now)
 
     async def _seal_what_waits(self, *, used_up: int, why: str) -> None:
         oldest = await self._oldest(used_up)
@@ -134,15 +141,16 @@ class Sealer:
         unsent = len(await self._in_state("sealed", "written"))
         needed_s = age_needed_s(self._config.fallback.seal_after_s, unsent)
         if self._ripeness.is_ripe(now, needed_s):
-            await self.seal_now(used_up=used_up, why=why)
+            await self._seal(used_up=used_up, why=why, now=now)
         elif full := await self._full_files(used_up):
-            await self._seal(used_up=used_up, why="full", limits=full)
+            await self._seal(used_up=used_up, why="full", now=now, limits=full)
 
     async def _oldest(self, used_up: int) -> Change | None:
         """Give the oldest change that a file could take."""
         after, limit = 0, 1  # usually the first one
+        now = self._clock.monotonic()
         while True:
-            read = partial(batches.idle_lanes, after=after, used_up=used_up, limit=limit)
+            read = partial(batches.idle_lanes, after=after, used_up=used_up, limit=limit, now=now)
             lanes = await self._journal.read(read)
             for lane in lanes:
                 if part := self._packer.part_for_file(lane):
@@ -158,7 +166,7 @@ class Sealer:
         now, last = self._clock.monotonic(), self._counted
         if waiting < most or (not used_up and last and not last.is_outdated(now, waiting, most)):
             return None
-        count = partial(batches.count_idle_by_id, used_up=used_up, limit=2 * most)
+        count = partial(batches.count_idle_by_id, used_up=used_up, limit=2 * most, now=now)
         counts = await self._journal.read(count)
         self._counted = _Count(now, waiting, max(counts.values()))
         full = {with_id: number // most * most for with_id, number in counts.items()}
@@ -172,13 +180,16 @@ class Sealer:
         Their files are written at once; what keeps them from it is tried again, and said on the
         page. Raises StylesheetProblem, JournalErrors.
         """
-        return await self._seal(used_up=used_up, why=why)
+        # A person asks: what was taken back a moment ago goes, too.
+        return await self._seal(used_up=used_up, why=why, now=math.inf)
 
-    async def _seal(self, *, used_up: int, why: str, limits: Limits | None = None) -> int:
+    async def _seal(
+        self, *, used_up: int, why: str, now: float, limits: Limits | None = None
+    ) -> int:
         async with self._sealing:
             self._counted = None
             await self._packer.close_begun()
-            made = await self._packer.pack(used_up=used_up, why=why, limits=limits)
+            made = await self._packer.pack(used_up=used_up, why=why, now=now, limits=limits)
             if made and limits is None:
                 self._ripeness.note_sealed(self._clock.monotonic())
             self._write_again_at = 0.0

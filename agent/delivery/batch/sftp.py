@@ -8,6 +8,7 @@ file starts a step's time anew.
 from __future__ import annotations
 
 import asyncio
+import posixpath
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -96,6 +97,12 @@ class SftpServer:
         )
         self._alone = asyncio.Lock()
 
+    def address_of(self, name: str) -> str:
+        """Give a file's address on the server, for people."""
+        account = self._account
+        place = posixpath.join("/", account.directory, name)
+        return f"sftp://{account.host}:{account.port}{place}"
+
     async def ship(
         self,
         files: Sequence[Upload],
@@ -139,16 +146,43 @@ class SftpServer:
         async with self._alone, self._session() as session:
             return {name: await session.size(name) for name in names}
 
-    async def remove(self, name: str) -> None:
-        """Remove a file and its temporary form, and see that it is gone; none is fine.
+    async def take_back(self, file: Upload) -> bool:
+        """Take a file out of the importer's reach; False if it is under none of its names any more.
+
+        It is renamed and not removed, so that nobody ever has to guess who made it vanish: what
+        stands under `.<name>.withdrawn` was not imported, and clean() removes it; what stands
+        nowhere was. For a file whose rename was tried, or done.
+
+        An answer that gets lost is settled by asking again: safe to repeat. Raises as ship(), and
+        ForeignFile at once.
+        """
+        withdrawn = withdrawn_name(file.name)
+        async with self._alone, self._session() as session:
+            if await session.size(withdrawn) is not None:
+                return True
+            # The temporary name too, then the final one again: a rename of ours may come that late.
+            for there in (file.name, temporary_name(file.name), file.name):
+                await session.has_whole(file)
+                if await session.size(there) is None:
+                    continue
+                try:
+                    await session.rename(there, withdrawn)
+                except ServerRefused:
+                    if await session.size(there) is not None:
+                        raise
+                else:
+                    return True
+            return False
+
+    async def clean(self, names: Sequence[str]) -> None:
+        """Remove what withdrawing or a broken upload left of files; their names are not touched.
 
         Raises as ship().
         """
         async with self._alone, self._session() as session:
-            for there in (temporary_name(name), name):
-                await session.remove(there)
-            if await session.size(name) is not None:
-                raise ServerRefused(f"{session.server} says it removed {name}, but it is there.")
+            for name in names:
+                await session.remove(temporary_name(name))
+                await session.remove(withdrawn_name(name))
 
     async def check(self) -> list[Finding]:
         """Try every step that an upload needs, up to the first that fails; leaves nothing behind.
@@ -200,6 +234,11 @@ def temporary_name(name: str) -> str:
     return f".{name}.part"
 
 
+def withdrawn_name(name: str) -> str:
+    """Give the name under which a file waits for its removal; no importer's pattern matches it."""
+    return f".{name}.withdrawn"
+
+
 async def _ship_file(
     session: _Session, upload: Upload, on_complete: Callable[[str], Awaitable[None]]
 ) -> None:
@@ -212,7 +251,7 @@ async def _ship_file(
         await session.send(upload)
     await on_complete(upload.name)
     try:
-        await session.rename(upload)
+        await session.publish(upload)
     except Unreachable as lost:
         raise AnswerLost(
             f"{lost.message} The file {upload.name} was complete and may have its name already."
@@ -248,9 +287,13 @@ class _Session(Login):
         """Write the temporary file, from its start, and compare its size."""
         await self.run(f"sending {upload.name}", lambda: self._send(upload))
 
-    async def rename(self, upload: Upload) -> None:
+    async def publish(self, upload: Upload) -> None:
         """Give a complete temporary file its name, unless a foreign file has it."""
         await self.run(f"renaming {upload.name}", lambda: self._name(upload))
+
+    async def rename(self, old: str, new: str) -> None:
+        """Give a file another name."""
+        await self.run(f"renaming {old}", lambda: self._rename(old, new))
 
     async def remove(self, name: str) -> None:
         """Remove a file; none is fine."""

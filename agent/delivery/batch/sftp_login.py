@@ -364,12 +364,28 @@ class Login(Line):
         else:
             assert account.password is not None  # noqa: S101
             password = _secret(account.password)
-            further = self._transport.auth_password(account.username, password)
+            further = self._with_password(account.username, password)
         if further:
             raise NotAuthorised(
                 f"{self.server} wants a further step to log in ({', '.join(further)}), "
                 "which the agent cannot give. Ask for a login without it."
             )
+
+    def _with_password(self, username: str, password: str) -> list[str]:
+        import paramiko
+
+        assert self._transport is not None  # noqa: S101
+        try:
+            return self._transport.auth_password(username, password)
+        except paramiko.SSHException as error:
+            # What paramiko says when the server asks for another password instead of an answer
+            # (RFC 4252, section 8, SSH_MSG_USERAUTH_PASSWD_CHANGEREQ).
+            if "Illegal info request" not in str(error):
+                raise
+            raise NotAuthorised(
+                f"{self.server} wants a new password: the one of {username} has expired. Have it "
+                "renewed, then put the new one into the file of sftp.password_file."
+            ) from error
 
     def _open_channel(self) -> None:
         import paramiko
@@ -379,7 +395,17 @@ class Login(Line):
         channel = self._transport.open_session(timeout=limit)
         channel.settimeout(limit)
         channel.invoke_subsystem("sftp")
-        self._client = paramiko.SFTPClient(channel)
+        try:
+            self._client = paramiko.SFTPClient(channel)
+        except (paramiko.SSHException, EOFError) as error:
+            if not self._transport.is_active():
+                raise
+            # OpenSSH does so, without a word, to a login whose password has expired.
+            raise NotAuthorised(
+                f"{self.server} accepted the login {self._account.username} and ended its session "
+                "at once. The password may have expired, or the login may not be allowed to use "
+                "SFTP. Try it by hand, or ask the server's operator."
+            ) from error
 
     def _is_lost(self) -> bool:
         channel = self._client.get_channel() if self._client else None

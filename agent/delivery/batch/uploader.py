@@ -1,31 +1,47 @@
 """Ships sealed batches, oldest first, and notices when Engage has taken them.
 
 Has its own opinion of its own line: files go up while only the API is down. Nothing is ever
-rejected here; what does not work is tried again, slowly, and said on the page.
+rejected here; what does not work is tried again, slowly, and said on the page. A file leaves the
+server by Engage's import, or because a person takes it back.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
 from functools import partial
+from typing import TypeVar
 
 from agent import events
 from agent.clock import Clock, to_text
 from agent.config import Config
 from agent.delivery.batch.sealer import Sealer
-from agent.delivery.batch.sftp import SftpServer, Upload
-from agent.delivery.batch.spool import Spool
+from agent.delivery.batch.sftp import SftpServer, Upload, withdrawn_name
+from agent.delivery.batch.spool import Spool, SpoolProblem
 from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link
 from agent.delivery.retry import next_wait
 from agent.delivery.ring import until_rung
-from agent.errors import HostKeyChanged, JournalError, NotAuthorised, RouteError
+from agent.errors import (
+    Conflict,
+    HostKeyChanged,
+    JournalError,
+    NotAuthorised,
+    NotWithdrawn,
+    RouteError,
+)
 from agent.journal import batches
-from agent.journal.batches import Batch
+from agent.journal.batches import Batch, Rest
 from agent.journal.journal import Journal
 
 _TICK_S = 1.0
+_PATIENCE_S = 20.0  # of a person, until nothing else is done with the files
+_UNCHANGED = "The file and its changes stay as they are; try again later."
+
+Result = TypeVar("Result")
 
 
 class Uploader:
@@ -50,7 +66,9 @@ class Uploader:
         self._clock = clock
         self.link = Link(clock, offline_after=config.link.offline_after)
         self.imported = asyncio.Event()  # something may be verified
-        self.problem: str | None = None  # what the server refuses, for the page
+        self._refused: str | None = None  # the server's words, for the page
+        self._stranded: list[str] = []  # batches of the other transport
+        self._working = asyncio.Lock()  # a person may take a file back while the loop is at work
         self._tries = 0  # since the last success
         self._next_try = 0.0
         self._next_poll = 0.0
@@ -59,7 +77,8 @@ class Uploader:
         """Upload and poll until cancelled."""
         while True:
             try:
-                await self._turn()
+                async with self._working:
+                    await self._turn()
             except JournalError as error:
                 events.log().error("journal_trouble", where="uploader", error=error.message)
             await until_rung(self._sealer.written, min(_TICK_S, self._config.sftp.poll_s))
@@ -68,32 +87,106 @@ class Uploader:
         """A person asked: do not wait for the next try."""
         self._next_try = self._next_poll = 0.0
 
+    @property
+    def problem(self) -> str | None:
+        """Give what the server refuses or what this transport cannot settle, for the page."""
+        if self._refused is not None or not self._stranded:
+            return self._refused
+        return (
+            f"{self._stranded[0]} was handed over by bulk calls, and fallback.transport is sftp "
+            "now. Set it to bulk again until that is settled; its customers' changes wait for it."
+        )
+
+    def place_of(self, batch: Batch) -> str:
+        """Say where a batch's file is now: a path, an address, or a word."""
+        if batch.state in ("filling", "sealed", "written"):
+            return str(self._spool.path(batch.name))
+        if batch.state == "uploaded":
+            return self._server.address_of(batch.name)
+        return "nowhere" if batch.state == "withdrawn" or not batch.contacts else "Engage"
+
+    async def withdraw(self, name: str) -> Batch:
+        """Take a file back because a person asks: its changes wait again, and it is not imported.
+
+        Also while the route is paused or halted. Raises NotFound, Conflict where Engage has taken
+        it already, and NotWithdrawn where the server cannot be asked or does not do it: then the
+        file and its changes stay as they are. Safe to repeat.
+        """
+        async with self._uninterrupted():
+            batch = await self._journal.read(partial(batches.get, name=name))
+            if batch.state in ("written", "uploaded"):
+                if batch.by_bulk:
+                    raise NotWithdrawn(f"It was handed over by bulk calls. {_UNCHANGED}")
+                if batch.may_be_on_server:
+                    await self._take_back(batch)
+            withdrawn = await self._note_withdrawn(batch)
+            with contextlib.suppress(RouteError):  # it is tried again, and noted with the batch
+                await self._clean(await self._journal.read(batches.leftovers))
+        return withdrawn
+
+    @contextlib.asynccontextmanager
+    async def _uninterrupted(self) -> AsyncIterator[None]:
+        """Wait until nothing is uploaded or written, and keep it so."""
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    await stack.enter_async_context(self._working)
+                    await stack.enter_async_context(self._sealer.sealing)
+            except TimeoutError:
+                raise NotWithdrawn(f"Files are being written or uploaded. {_UNCHANGED}") from None
+            yield
+
     async def _turn(self) -> None:
         if not (self._gate.is_open or self._gate.takes_probe()):
             return
         now = self._clock.monotonic()
+        self._stranded = []
         written = await self._in_state("written")
         if written and (now >= self._next_try or self._gate.halt):
-            await self._guarded(written, self._ship)
+            await self._guarded(written, partial(self._ship, written))
         uploaded = await self._in_state("uploaded")
-        if uploaded and (now >= self._next_poll or self._gate.halt):
+        leftovers = await self._journal.read(batches.leftovers)
+        if (uploaded or leftovers) and (now >= self._next_poll or self._gate.halt):
             # Spread, so that a chain's tills do not all ask in the same second.
             wait_s = self._config.sftp.poll_s * random.uniform(0.8, 1.2)  # noqa: S311
             self._next_poll = self._clock.monotonic() + wait_s
-            await self._guarded(uploaded, self._poll)
+            if uploaded:
+                await self._guarded(uploaded, partial(self._poll, uploaded))
+            if leftovers:
+                await self._guarded((), partial(self._clean, leftovers))
 
     async def _in_state(self, state: str) -> tuple[Batch, ...]:
-        return await self._journal.read(partial(batches.in_state, states=(state,)))
+        found = await self._journal.read(partial(batches.in_state, states=(state,)))
+        self._stranded += [batch.name for batch in found if batch.by_bulk]
+        return tuple(batch for batch in found if not batch.by_bulk)
 
-    async def _guarded(self, waiting: tuple[Batch, ...], work) -> None:  # type: ignore[no-untyped-def]
+    # --- what the server says -----------------------------------------------------------------
+
+    async def _guarded(
+        self, waiting: tuple[Batch, ...], work: Callable[[], Awaitable[None]]
+    ) -> None:
         """Do something at the server; what goes wrong becomes a halt or a later try."""
         try:
-            await work(waiting)
+            await self._noted(work)
+        except RouteError as error:
+            events.log().warning("upload_failed", code=error.code, error=error.message)
+            names = tuple(batch.name for batch in waiting)
+            await self._journal.write(
+                partial(batches.note_trouble, names=names, error=error.message)
+            )
+
+    async def _noted(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do something at the server and note what that says of line and route.
+
+        Raises RouteErrors.
+        """
+        try:
+            result = await work()
         except (NotAuthorised, HostKeyChanged) as error:
             if self._gate.halt is None:
                 events.log().error("route_halted", route="file", code=error.code)
             self._gate.stop(error.message)
-            await self._note_trouble(waiting, error)
+            raise
         except RouteError as error:
             self._tries += 1
             wait_s = next_wait(self._config.retry.waits_s, self._tries, random.uniform)
@@ -102,28 +195,28 @@ class Uploader:
                 self.link.failed(error.message)
             else:
                 # The line is up and the server says no: a person must see to it.
-                self.problem = error.message
-            await self._note_trouble(waiting, error)
-        else:
-            self._tries = 0
-            self.problem = None
-            self.link.heard()
-            if self._gate.halt is not None:
-                self._gate.cured()
-                events.log().info("route_resumed", route="file")
+                self._refused = error.message
+            raise
+        self._tries = 0
+        self._refused = None
+        self.link.heard()
+        if self._gate.halt is not None:
+            self._gate.cured()
+            events.log().info("route_resumed", route="file")
+        return result
 
-    async def _note_trouble(self, waiting: tuple[Batch, ...], error: RouteError) -> None:
-        events.log().warning("upload_failed", code=error.code, error=error.message)
-        names = tuple(batch.name for batch in waiting)
-        await self._journal.write(partial(batches.note_trouble, names=names, error=error.message))
+    # --- uploading ----------------------------------------------------------------------------
 
     async def _ship(self, waiting: tuple[Batch, ...]) -> None:
         uploads = []
         for batch in waiting:
             whole = await self._whole(batch)
-            path = self._spool.path(whole.name)
-            uploads.append(Upload(path, whole.name, whole.bytes or 0, whole.full_size))
+            uploads.append(self._upload_of(whole))
         await self._server.ship(uploads, self._note_uploaded, self._note_full_size)
+
+    def _upload_of(self, batch: Batch) -> Upload:
+        path = self._spool.path(batch.name)
+        return Upload(path, batch.name, batch.bytes or 0, batch.full_size)
 
     async def _whole(self, batch: Batch) -> Batch:
         """Give the batch once its file stands in the spool unchanged; make it again if need be."""
@@ -147,17 +240,76 @@ class Uploader:
         self._next_poll = 0.0
         events.log().info("batch_uploaded", batch=name)
 
+    # --- after it -----------------------------------------------------------------------------
+
     async def _poll(self, waiting: tuple[Batch, ...]) -> None:
         """The file's disappearance says that Engage processed it, not that it accepted it."""
-        sizes = await self._server.look([batch.name for batch in waiting])
+        names = [batch.name for batch in waiting]
+        sizes = await self._server.look([*names, *map(withdrawn_name, names)])
         for batch in waiting:
             if sizes[batch.name] is not None:
                 continue
-            now = to_text(self._clock.now())
-            await self._journal.write(
-                partial(
-                    batches.note_imported, name=batch.name, now=now, verify=self._journal.verify
-                )
+            if sizes[withdrawn_name(batch.name)] is not None:
+                # A person took it back, and nobody heard that it had worked.
+                await self._note_withdrawn(batch)
+            else:
+                await self._note_imported(batch.name)
+
+    async def _note_imported(self, name: str) -> None:
+        now = to_text(self._clock.now())
+        await self._journal.write(
+            partial(batches.note_imported, name=name, now=now, verify=self._journal.verify)
+        )
+        self.imported.set()
+        events.log().info("batch_imported", batch=name)
+
+    # --- taking a file back -------------------------------------------------------------------
+
+    async def _take_back(self, batch: Batch) -> None:
+        file = self._upload_of(batch)
+        try:
+            is_ours = await self._noted(partial(self._server.take_back, file))
+        except RouteError as error:
+            raise NotWithdrawn(f"{error.message} {_UNCHANGED}") from error
+        if not is_ours:
+            if batch.state == "written":
+                await self._note_uploaded(batch.name)
+            await self._note_imported(batch.name)
+            raise Conflict(
+                f"Engage has taken {batch.name} already; it cannot be withdrawn any more. Its "
+                "contacts are looked up now."
             )
-            self.imported.set()
-            events.log().info("batch_imported", batch=batch.name)
+
+    async def _note_withdrawn(self, batch: Batch) -> Batch:
+        if batch.state == "withdrawn":
+            return batch
+        now, was_there = self._clock.now(), batch.may_be_on_server
+        # An import that had begun to read the file gets some time to end.
+        rest_s = self._config.sftp.poll_s if was_there else 0.0
+        due = self._clock.monotonic() + rest_s
+        withdrawn = await self._journal.write(
+            partial(
+                batches.withdraw,
+                name=batch.name,
+                now=to_text(now),
+                rest=Rest(
+                    due=due if rest_s else 0.0,
+                    due_at=to_text(now + timedelta(seconds=rest_s)) if rest_s else None,
+                    # As if they were asked for now; or a line that is down seals them at once.
+                    sealed_from=due + self._config.fallback.seal_after_s,
+                ),
+                leftover=was_there or batch.attempts > 0,
+            )
+        )
+        events.log().warning("batch_withdrawn", batch=batch.name, contacts=batch.contacts)
+        self._journal.news.recorded.set()
+        with contextlib.suppress(SpoolProblem):  # the next start reports a file that stays behind
+            await asyncio.to_thread(self._spool.remove, batch.name)
+        return withdrawn
+
+    async def _clean(self, names: Sequence[str]) -> None:
+        if not names:
+            return
+        await self._server.clean(names)
+        for name in names:
+            await self._journal.write(partial(batches.note_cleaned, name=name))

@@ -1,8 +1,9 @@
 """After the import: every contact is looked up, because the import itself reports nothing.
 
 Found and equal → confirmed. Found and different → the difference is sent once by the API, then
-compared again. Not found → looked up a second time, then rejected for a person to mend. Knows
-Engage only as three calls that are handed in.
+compared again. Not found → looked up a second time, then rejected for a person to mend; unless the
+import skipped the whole file: then its changes wait again, once. Knows Engage only as three calls
+that are handed in.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from agent.delivery.folding import fold
 from agent.delivery.quoting import unquoted
 from agent.delivery.ring import until_rung
 from agent.errors import ContactGone, JournalError, Refused, RouteError, SeveralMatch
-from agent.journal import batches
-from agent.journal.batches import Unverified
+from agent.journal import batches, skipped
+from agent.journal.batches import Batch, Unverified
 from agent.journal.journal import Journal
+from agent.journal.skipped import MISSES_ENOUGH, Settled
 
 _TICK_S = 1.0
 _PAGE = 20
 # After a difference was sent: long enough for Engage to show it.
 _AFTER_PATCH_S = 2.0
-_MISSES_BEFORE_REJECTED = 2
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,19 @@ class Verifier:
             await self._compare(item, contact_id, contact)
 
     async def _missed(self, item: Unverified) -> None:
-        if item.misses + 1 >= _MISSES_BEFORE_REJECTED:
-            await self._settle(item, fault=_SKIPPED)
-        else:
+        if item.misses + 1 < MISSES_ENOUGH:
             await self._look_again(item, self._config.sftp.poll_s, missed=True)
+            return
+        settled = await self._journal.write(
+            partial(
+                skipped.settle_missed,
+                item=item,
+                fault=_SKIPPED,
+                now=to_text(self._clock.now()),
+                verifies=self._journal.verifies,
+            )
+        )
+        self._tell(item, settled, _SKIPPED)
 
     async def _compare(self, item: Unverified, contact_id: str, contact: dict[str, Any]) -> None:
         wanted = fold(item.entry.asked).attributes
@@ -144,15 +154,18 @@ class Verifier:
         except RouteError:
             await self._look_again(item, self._config.retry.waits_s[0])
         else:
-            await self._look_again(item, _AFTER_PATCH_S, patched=True)
+            due, now = self._due(_AFTER_PATCH_S), to_text(self._clock.now())
+            batch = await self._journal.write(
+                partial(skipped.note_mended, item=item, due=due, now=now)
+            )
+            self._tell_skipped(batch)
 
-    async def _look_again(
-        self, item: Unverified, wait_s: float, *, missed: bool = False, patched: bool = False
-    ) -> None:
-        due = self._clock.monotonic() + wait_s * random.uniform(1.0, 1.2)  # noqa: S311
-        await self._journal.write(
-            partial(batches.look_again, item=item, due=due, missed=missed, patched=patched)
-        )
+    async def _look_again(self, item: Unverified, wait_s: float, *, missed: bool = False) -> None:
+        due = self._due(wait_s)
+        await self._journal.write(partial(batches.look_again, item=item, due=due, missed=missed))
+
+    def _due(self, wait_s: float) -> float:
+        return self._clock.monotonic() + wait_s * random.uniform(1.0, 1.2)  # noqa: S311
 
     async def _settle(
         self,
@@ -164,7 +177,7 @@ class Verifier:
     ) -> None:
         settled = await self._journal.write(
             partial(
-                batches.settle,
+                skipped.settle,
                 item=item,
                 fault=fault,
                 contact_id=contact_id,
@@ -174,8 +187,11 @@ class Verifier:
                 verifies=self._journal.verifies,
             )
         )
-        self._journal.tell(settled)
-        for change in settled:
+        self._tell(item, settled, fault)
+
+    def _tell(self, item: Unverified, settled: Settled, fault: Fault | None) -> None:
+        self._journal.tell(settled.changes)
+        for change in settled.changes:
             self._on_attempt(Route.FILE, "rejected" if fault else "delivered")
             events.log().info(
                 "change_verified",
@@ -185,6 +201,15 @@ class Verifier:
                 state=change.state,
                 code=fault.code if fault else None,
             )
+        self._tell_skipped(settled.skipped)
+
+    def _tell_skipped(self, batch: Batch | None) -> None:
+        if batch is None:
+            return
+        events.log().error(
+            "file_skipped", batch=batch.name, contacts=batch.contacts, accepted=batch.accepted
+        )
+        self._journal.news.recorded.set()  # its changes wait again
 
 
 _SKIPPED = Fault(
