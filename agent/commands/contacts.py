@@ -5,23 +5,53 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from agent.commands.parts import FAILED, OK, add_asking, agreed, print_json, table
+from agent.commands.parts import FAILED, OK, add_asking, add_group, agreed, print_json, table
 from agent.commands.running_agent import RunningAgent, quoted
 
 
 def add_contacts(commands: Any) -> None:
     """Add `contacts show`, `erase` and `erased`."""
-    parser = commands.add_parser("contacts", help="show what is held of a customer, or erase it")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-    show = add_asking(verbs, "show", "say what the till holds of a customer", _show)
-    erase = add_asking(verbs, "erase", "erase what the till holds of a customer", _erase)
+    verbs = add_group(
+        commands,
+        "contacts",
+        "show what is held of a customer, or erase it",
+        f"till-agent contacts show {_REF}",
+        "What this till holds of a customer: changes, files, keys by which they are found, answers "
+        "that are kept. Engage has its own; ask there as well.",
+    )
+    show = add_asking(
+        verbs,
+        "show",
+        "say what the till holds of a customer",
+        _show,
+        example=f"till-agent contacts show {_REF}",
+    )
+    erase = add_asking(
+        verbs,
+        "erase",
+        "erase what the till holds of a customer",
+        _erase,
+        about="Erase what the till holds of a customer, also the bytes in its files. Changes that "
+        "wait are given up only with --discard-open; what is in a batch file has to be imported or "
+        "taken back first. Engage's own data stays: erase it there.",
+        example=f"till-agent contacts erase {_REF} --yes",
+    )
     for verb in (show, erase):
         verb.add_argument("ref", help="the id that a sign-up or look-up answered: a ref or a GUID")
     erase.add_argument("--yes", action="store_true", help="do not ask")
     erase.add_argument(
         "--discard-open", action="store_true", help="give up changes that are still open as well"
     )
-    add_asking(verbs, "erased", "list who was erased, the latest first", _erased)
+    add_asking(
+        verbs,
+        "erased",
+        "list who was erased, the latest first",
+        _erased,
+        example="till-agent contacts erased",
+    )
+
+
+_REF = "0198f2aa-7c1e-7b3a-9d55-3f0c6a1b2c3d"
 
 
 def _show(options: argparse.Namespace) -> int:

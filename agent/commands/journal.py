@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from agent import config
-from agent.commands.parts import OK, add
+from agent.commands.parts import BAD_CONFIG, NO_JOURNAL, OK, add, add_group
 from agent.errors import JournalInUse
 from agent.secrets import read_secret
 
 
 def add_journal(commands: Any) -> None:
     """Add `journal waiting`."""
-    parser = commands.add_parser("journal", help="look into the journal while no agent runs")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    verbs = add_group(
+        commands,
+        "journal",
+        "look into the journal while no agent runs",
+        "till-agent journal waiting",
+    )
     _add_waiting(verbs)
 
 
@@ -27,6 +31,11 @@ def _add_waiting(verbs: Any) -> None:
         "waiting",
         "count the changes that are not in Engage for good; prints the number alone",
         _waiting,
+        about="Count the changes that are not in Engage for good, and print the number alone, as "
+        "the package's own scripts need it. A running agent has the journal for itself; ask that "
+        "one with: till-agent status.",
+        example="till-agent journal waiting",
+        codes=(OK, BAD_CONFIG, NO_JOURNAL),
     )
 
 

@@ -1,4 +1,4 @@
-"""`setup`: asks for what a till needs, writes it in place, and starts the service.
+"""`setup`: asks for what a till needs, writes it, starts the service and examines it all.
 
 Everything that is asked can be given as an option, so a roll-out needs no terminal. Secrets come
 from files or are typed unseen; a command line is visible to everybody on the machine.
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from agent import config, setup, tokens
-from agent.commands.parts import FAILED, OK, add, agreed
+from agent.commands.doctor import examined, lines
+from agent.commands.parts import BAD_CONFIG, FAILED, OK, add, agreed, width
 from agent.errors import AgentError, ConfigError, RouteError
 
 _SYSTEMD = Path("/run/systemd/system")
@@ -59,6 +60,16 @@ def add_setup(commands: Any) -> None:
         "setup",
         "ask for what this till needs, write it in place and start the service",
         _setup,
+        about="Ask for what this till needs: store, till, Engage's address and key, the SFTP login "
+        "and its host key. Write settings and secrets with the right modes, make a token for the "
+        "POS, start the service, and examine it all as doctor does. What is given as an option is "
+        "not asked, and what stands there already is kept.",
+        example="till-agent setup\ntill-agent setup --no-questions --store 0042 --till 3 …",
+        codes=(
+            (OK, "the till is set up; what doctor finds wrong is printed"),
+            (FAILED, "something could not be written, pinned or started; the message says what"),
+            (BAD_CONFIG, "the answers are wrong"),
+        ),
     )
     for question in _QUESTIONS:
         parser.add_argument(f"--{question.option}", metavar="TEXT", help=question.words)
@@ -118,7 +129,21 @@ def _setup(options: argparse.Namespace) -> int:
     if not pinned:
         print("Batch files stay on this till until the SFTP server's key is pinned, with:")
         print("  till-agent host-key trust")
-    return OK if options.no_start else _start()
+    code = OK if options.no_start else _start()
+    _examine(path)
+    return code
+
+
+def _examine(path: Path) -> None:
+    """Print what doctor finds; a line that is down is no reason not to be set up."""
+    print()
+    wrong = [
+        row for row in examined(argparse.Namespace(config=path, url=None)) if row["result"] != "ok"
+    ]
+    if wrong:
+        print("\n".join(lines(wrong, width())))
+    else:
+        print("doctor: all is well.")
 
 
 # --- answers ------------------------------------------------------------------------------------

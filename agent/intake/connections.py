@@ -127,7 +127,7 @@ class Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer, the last one where a body is still missing or others have to wait."""
         if isinstance(resp, web.HTTPException):  # before our own middleware could answer
-            resp = problem("MalformedRequest", resp.reason, request, status=resp.status)
+            resp = problem("MalformedRequest", resp.reason, None, status=resp.status)
             dress(resp)
         if self.is_crowded or not request.content.is_eof():
             resp.force_close()
@@ -146,15 +146,18 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no HTTP as any other error, and hang up; nothing of it is quoted."""
+        """Answer what is no HTTP as any other error, and hang up; nothing of it is quoted.
+
+        No route was found for it, so the answer does not say for which call it is.
+        """
         if request.writer.output_size > 0:
             raise ConnectionError("An answer was begun already.")
         if status >= 500:
             events.log().error("request_bug", error=type(exc).__name__, exception=exc)
-            answer = problem("InternalError", "The agent made a mistake.", request, status=status)
+            answer = problem("InternalError", "The agent made a mistake.", None, status=status)
         else:
             too_large = isinstance(exc, LineTooLong)
-            answer = problem_of(HeadTooLarge() if too_large else MalformedRequest(), request)
+            answer = problem_of(HeadTooLarge() if too_large else MalformedRequest(), None)
         dress(answer)
         answer.force_close()
         return answer

@@ -201,7 +201,9 @@ def _add_export_parser(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
 ) -> None:
     about = "write the member export: what is new, updated and deleted since the last one"
-    parser = commands.add_parser("export", help=about, description=about)
+    parser = commands.add_parser(
+        "export", help=about, **_help_of(_sentence(about), "till-agent sandbox export --full")
+    )
     _add_common_options(parser)
     parser.add_argument("--full", action="store_true", help="all members, as new")
     parser.add_argument(

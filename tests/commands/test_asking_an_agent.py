@@ -101,7 +101,7 @@ async def test_batches_are_sealed_listed_and_shown(ask: Asked) -> None:
     shown = await said("batches", "show", listed.json["items"][0]["name"])
 
     assert sealed.out == "1 batches sealed.\n"
-    assert "contacts:  1" in shown.out
+    assert "contacts:   1" in shown.out
 
 
 # --- drain --------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from journal_helpers import Book, FakeClock
+from journal_helpers import Book, FakeClock, raw_key
 from patient import Patient
 
 from agent import config, tokens
@@ -211,7 +211,7 @@ async def test_encrypted_journal_is_examined_with_its_key_and_fails_with_another
     patient = lay(journal={"key_file": "journal_key"})
     key = patient.till.folder / "journal_key"
     key.touch(mode=0o600)
-    key.write_text("a key of the tests")
+    key.write_text(raw_key())
     async with Book(journal_of(patient), CLOCK, "sqlcipher") as book:
         await book.create()
 

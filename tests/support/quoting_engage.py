@@ -81,8 +81,11 @@ class QuotingEngage:
         path = request.path
         if path.endswith("/contacts/id"):
             return self._found(request)
-        if path.endswith(("/transactions", "/promotion-assignments")):
-            return web.json_response({"items": [{"text": f"bought by {self._other}"}]})
+        told = [{"text": f"bought by {self._other}"}]
+        if path.endswith("/transactions"):
+            return web.json_response({"items": told})
+        if path.endswith("/promotion-assignments"):
+            return web.json_response(told)
         if request.method == "POST" and path.endswith("/contacts"):
             contact_id = str(uuid.uuid4())
             self.contacts[contact_id] = dict(body)

@@ -75,7 +75,7 @@ class SealingTill:
 
     async def seal_only(self) -> None:
         """Seal what waits, and write no file yet."""
-        await self.sealer._packer.pack(used_up=0, why="by hand")
+        await self.sealer._packer.pack(used_up=0, why="by hand", now=self.clock.monotonic())
 
     async def upload(self) -> None:
         """Take every written file to the server."""

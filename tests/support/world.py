@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -264,11 +265,12 @@ class Process:
 
 def _port(log: str) -> int | None:
     for line in log.splitlines():
-        if '"started"' in line or " started" in line:
-            for word in line.replace('"', "").replace(",", " ").replace(":", "=").split():
-                if word.startswith("port="):
-                    digits = word.removeprefix("port=")
-                    return int(digits) if digits else None
+        with contextlib.suppress(ValueError):
+            said = json.loads(line)
+            if isinstance(said, dict) and said.get("event") == "started":
+                return int(said["port"])
+        if (found := re.search(r" started .*\bport=(\d+)", line)) is not None:
+            return int(found.group(1))
     return None
 
 

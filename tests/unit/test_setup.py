@@ -31,7 +31,7 @@ def options(folder: Path, **over: str | None) -> list[str]:
         "config": str(folder / "agent.toml"),
         "store": "0815",
         "till": "3",
-        "engage-url": "https://chain.engage.example",
+        "engage-url": "http://127.0.0.1:1",
         "api-key-file": str(folder.parent / "key"),
         "sftp-host": "127.0.0.1",
         "sftp-port": "1",  # nobody listens there
@@ -69,6 +69,18 @@ def test_a_roll_out_writes_settings_secrets_and_a_token(
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     token = capsys.readouterr().out.split("not shown again:")[1].split()[0]
     assert tokens.Tokens(folder / "tokens").name_for(token) == "pos"
+
+
+def test_what_is_not_well_is_said_at_the_end_with_what_to_do(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(options(folder)) == 0
+
+    rows = capsys.readouterr().out.split("WHAT IT MEANS")[1]
+    assert "failed   tcp" in rows
+    assert "sftp line" in rows
+    assert "→" in rows
+    assert "\nok " not in rows
 
 
 def test_secrets_are_never_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
