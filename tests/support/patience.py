@@ -14,9 +14,11 @@ PATIENCE_S = 60.0
 
 
 async def eventually(
-    holds: Callable[[], Any | Awaitable[Any]], what: str = "it", within_s: float = PATIENCE_S
+    holds: Callable[[], Any | Awaitable[Any]],
+    what: str | Callable[[], str] = "it",
+    within_s: float = PATIENCE_S,
 ) -> Any:
-    """Wait until a condition holds and give its value; fails after the deadline."""
+    """Wait until a condition holds and give its value; fails after the deadline, saying `what`."""
     deadline = time.monotonic() + within_s
     while True:
         value = holds()
@@ -24,5 +26,6 @@ async def eventually(
             value = await value
         if value:
             return value
-        assert time.monotonic() < deadline, f"never: {what}"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"never: {what() if callable(what) else what}")
         await asyncio.sleep(0.005)

@@ -134,11 +134,14 @@ class Pos:
     async def until(self, change_id: str, *states: str) -> dict[str, Any]:
         """Wait until a change is in one of these states."""
 
-        async def there() -> dict[str, Any] | None:
-            change = await self.change(change_id)
-            return change if change["state"] in states else None
+        seen: dict[str, Any] = {}
 
-        return dict(await eventually(there, f"change in {states}"))
+        async def there() -> bool:
+            seen.update(await self.change(change_id))
+            return seen["state"] in states
+
+        await eventually(there, lambda: f"change in {states}, but {seen}")
+        return seen
 
     async def tried(self, change_id: str, times: int = 1) -> dict[str, Any]:
         """Wait until a change has been tried so often."""
