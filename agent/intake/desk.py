@@ -243,15 +243,25 @@ class Desk:
         Answers the batch. 409 where Engage has taken it already, 503 where the server cannot be
         asked: nothing was changed then.
         """
-        batch = await self._withdraw(request.match_info["name"])
-        return _answer(self._batch_body(batch))
+        return _answer(self._batch_body(await self.withdraw(request.match_info["name"])))
 
     async def retry_batch(self, request: web.Request) -> web.Response:
         """`POST batches/{name}/retry`: send all of it again that its import left out.
 
         Answers {retried: changes}. 409 where nothing of it is rejected.
         """
-        name, count = request.match_info["name"], 0
+        return _answer({"retried": await self.send_again(request.match_info["name"])})
+
+    async def withdraw(self, name: str) -> batches.Batch:
+        """Take a file back. Raises NotFound, Conflict, NotWithdrawn."""
+        return await self._withdraw(name)
+
+    async def send_again(self, name: str) -> int:
+        """Send all of a file again that its import left out; gives how many changes.
+
+        Raises Conflict where nothing of it is rejected.
+        """
+        count = 0
         last: int | None = 0
         while last is not None:
             # Some at a time: thousands in one unit of work would hold up who stands at the till.
@@ -261,7 +271,7 @@ class Desk:
             self._journal.news.recorded.set()
         if not count:
             raise Conflict(f"No change of {name} is rejected. Nothing was changed.")
-        return _answer({"retried": count})
+        return count
 
     def _batch_body(self, batch: batches.Batch) -> dict[str, Any]:
         return {

@@ -45,6 +45,12 @@ class Desk(Protocol):
     async def seal(self) -> int:
         """Put what waits into files now; gives how many that made."""
 
+    async def withdraw(self, name: str) -> object:
+        """Take a file back from the server; its changes wait again."""
+
+    async def send_again(self, name: str) -> int:
+        """Send all of a file again that its import left out; gives how many changes."""
+
     async def pause_route(self, route: str) -> None:
         """Let nothing be sent there."""
 
@@ -80,6 +86,8 @@ class Acting:
             web.post(f"{change}/discard", form(self._discard)),
             web.post(f"{change}/retry", form(self._retry)),
             web.post("/page/seal", form(self._seal)),
+            web.post("/page/batches/{name}/withdraw", form(self._withdraw)),
+            web.post("/page/batches/{name}/retry", form(self._send_again)),
             web.post("/page/routes/{route}/{does:pause|resume}", form(self._switch_route)),
             web.get("/page/doctor", person(self._show_doctor)),
         ]
@@ -199,6 +207,19 @@ class Acting:
         words, made = words_for(request), await self._desk.seal()
         events.log().info("sealed_by_hand", count=made, token_name=session.name)
         text = words.counted("done.sealed", made) if made else words("done.sealed_nothing")
+        return self._page.say(session, Message("good", text))
+
+    async def _withdraw(self, request: web.Request, session: Session, _: Form) -> web.Response:
+        words, name = words_for(request), request.match_info["name"]
+        await self._desk.withdraw(name)
+        events.log().info("withdrawn_by_hand", batch=name, token_name=session.name)
+        return self._page.say(session, Message("good", words("done.withdrawn", file=name)))
+
+    async def _send_again(self, request: web.Request, session: Session, _: Form) -> web.Response:
+        words, name = words_for(request), request.match_info["name"]
+        count = await self._desk.send_again(name)
+        events.log().info("sent_again_by_hand", batch=name, count=count, token_name=session.name)
+        text = words.counted("done.sent_again", count, file=name)
         return self._page.say(session, Message("good", text))
 
     async def _switch_route(self, request: web.Request, session: Session, _: Form) -> web.Response:

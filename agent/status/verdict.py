@@ -15,9 +15,9 @@ from agent.status.facts import Facts, OpenBatch
 from agent.status.words import Words, first_sentence, words_of
 
 Level = Literal["good", "busy", "warning", "stop"]
-# What a person can do about it: nothing but the advice, look at what was refused, or let a route
-# go on.
-Remedy = Literal["advice", "refused", "resume", "try now"]
+# What a person can do about it: nothing but the advice, look at what was refused, let a route go
+# on, take a file back, or send again what an import left out of a file.
+Remedy = Literal["advice", "refused", "resume", "try now", "withdraw", "send again"]
 
 _LOW_DISK = 2  # times journal.min_free_mb: time to act before sign-ups are refused
 _NAMED = 3  # files, before it is only said how many more there are
@@ -33,6 +33,7 @@ class Need:
     count: int = 1
     remedy: Remedy = "advice"
     route: Route | None = None  # that stands still
+    files: tuple[str, ...] = ()  # names of those to take back, or to send again
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def _skipped(facts: Facts, words: Words) -> Iterator[Need]:
         key = "need.skipped_mostly" if file.accepted else "need.skipped_whole"
         what = words.counted(key, file.contacts, file=file.name, accepted=f"{file.accepted:,}")
         if file.rejected:
-            yield Need(what, words("need.skipped_twice_todo", file=file.name), file.rejected)
+            todo = words("need.skipped_twice_todo", file=file.name)
+            yield Need(what, todo, file.rejected, remedy="send again", files=(file.name,))
         else:
             yield Need(what, words("need.skipped_todo"))
 
@@ -144,7 +146,9 @@ def _not_imported(facts: Facts, words: Words) -> Iterator[Need]:
             names = words("need.and_more", names=names, n=f"{more:,}")
         span = words.span(facts.import_grace_s)
         what = words.counted("need.not_imported", len(overdue), span=span, names=names)
-        yield Need(what, words("need.not_imported_todo", file=overdue[0]), len(overdue))
+        todo = words("need.not_imported_todo", file=overdue[0])
+        shown = tuple(overdue[:_NAMED])
+        yield Need(what, todo, len(overdue), remedy="withdraw", files=shown)
 
 
 def _set_aside(facts: Facts, words: Words) -> Iterator[Need]:

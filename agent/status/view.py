@@ -90,6 +90,17 @@ def _need(
         key = "resume" if need.remedy == "resume" else "try_now"
         label, place = words(f"act.{key}_{need.route}"), f"/page/routes/{need.route}/resume"
         acts.append(Act(f"need-{need.route}", label, place, is_main=True))
+    elif need.files and may_act:
+        does = "withdraw" if need.remedy == "withdraw" else "retry"
+        acts = [
+            Act(
+                f"{does}-{file}",
+                words(f"act.{does}_file"),
+                f"/page/batches/{file}/{does}",
+                about=file,
+            )
+            for file in need.files
+        ]
     elif need.remedy == "advice" and may_check:
         acts.append(Act(f"check-{number}", words("act.doctor"), "/page/doctor", is_link=True))
     lists_refused = need.remedy == "refused"

@@ -103,6 +103,30 @@ async def test_a_person_discards_and_the_reason_is_kept(strict: Shop, browser: B
     assert change["attempts"][-1]["message"] == "signed up twice"
 
 
+async def test_a_person_takes_a_file_back_and_it_goes_by_the_api(
+    strict: Shop, browser: Browser
+) -> None:
+    await browser.sign_in(strict.pos.token)
+    await browser.post("/page/routes/api/pause", browser.form("/page/routes/api/pause"))
+    held = await strict.pos.create("vera@example.test", {"lastName": "Lind"})
+    await browser.post("/page/seal", browser.form("/page/seal"))
+    name = (await strict.pos.settled(held, "uploaded"))["batch"]
+    form = browser.form("/page/seal")
+
+    taken_back = await browser.post(f"/page/batches/{name}/withdraw", form)
+    words = browser.message
+    await browser.post("/page/routes/api/resume", browser.form("/page/routes/api/resume"))
+    again = await browser.post(f"/page/batches/{name}/retry", form)
+
+    assert taken_back == 200
+    assert words == f"{name} was taken back and will not be imported. Its changes wait again."
+    assert not (strict.sandbox.import_path / name).exists()
+    assert (again, browser.message) == (
+        409,
+        f"No change of {name} is rejected. Nothing was changed.",
+    )
+
+
 async def test_a_person_pauses_seals_and_resumes(strict: Shop, browser: Browser) -> None:
     await browser.sign_in(strict.pos.token)
 

@@ -252,6 +252,15 @@ class FakeDesk:
         self.done.append(("seal",))
         return 1
 
+    async def withdraw(self, name: str) -> None:
+        if self.error:
+            raise self.error
+        self.done.append(("withdraw", name))
+
+    async def send_again(self, name: str) -> int:
+        self.done.append(("send again", name))
+        return 2
+
     async def pause_route(self, route: str) -> None:
         self.done.append(("pause", route))
 

@@ -229,6 +229,8 @@ async def test_sessions_are_bounded_in_number(till: Till, serve: Client) -> None
 FORMS = (
     "/page/sign-out",
     "/page/seal",
+    "/page/batches/a_contacts.xml/withdraw",
+    "/page/batches/a_contacts.xml/retry",
     "/page/routes/api/pause",
     "/page/routes/file/resume",
     f"/page/changes/{NOBODY}/retry",
@@ -247,7 +249,7 @@ async def test_these_are_all_the_forms_that_there_are(till: Till, serve: Client)
     }
 
     assert posts - {"/page/sign-in"} == {
-        re.sub(rf"(?<=routes/)\w+|pause|resume|{NOBODY}", "*", path) for path in FORMS
+        re.sub(rf"(?<=routes/)\w+|a_contacts\.xml|pause|resume|{NOBODY}", "*", path) for path in FORMS
     }
 
 
@@ -471,6 +473,40 @@ async def test_files_are_made_and_counted(browser: Browser, desk: FakeDesk) -> N
 
     assert desk.done == [("seal",)]
     assert browser.message == "1 file was made."
+
+
+async def test_a_file_that_lies_too_long_is_taken_back(
+    browser: Browser, till: Till, desk: FakeDesk
+) -> None:
+    await till.seal("one_contacts.xml", await till.sign_up("anna@example.com"))
+    await till.upload("one_contacts.xml")
+    till.clock.pass_by(till.config.fallback.import_grace_s + 1)
+    await browser.open("/")
+    seen_by_anybody = browser.actions
+    await browser.sign_in()
+
+    await browser.submit("/page/batches/one_contacts.xml/withdraw")
+
+    assert "/page/batches/one_contacts.xml/withdraw" not in seen_by_anybody
+    assert desk.done == [("withdraw", "one_contacts.xml")]
+    assert browser.message == (
+        "one_contacts.xml was taken back and will not be imported. Its changes wait again."
+    )
+
+
+async def test_a_file_that_engage_has_taken_meanwhile_stays(
+    browser: Browser, till: Till, desk: FakeDesk
+) -> None:
+    await till.seal("one_contacts.xml", await till.sign_up("anna@example.com"))
+    await till.upload("one_contacts.xml")
+    till.clock.pass_by(till.config.fallback.import_grace_s + 1)
+    await browser.sign_in()
+    desk.error = Conflict("Engage has taken one_contacts.xml already. Nothing was changed.")
+
+    await browser.submit("/page/batches/one_contacts.xml/withdraw")
+
+    assert browser.answer.status == 409
+    assert "Engage has taken one_contacts.xml already" in browser.message
 
 
 @pytest.mark.parametrize("route", list(Route))

@@ -16,10 +16,11 @@ from agent.delivery.batch.host_keys import HostKey
 from agent.delivery.batch.sftp_login import _MEANINGS, _host_key_words
 from agent.delivery.batch.spool import Spool, SpoolProblem
 from agent.delivery.batch.stylesheet import Stylesheet, StylesheetProblem
+from agent.delivery.batch.uploader import Uploader
 from agent.delivery.engage.answers import Answer, failure
 from agent.delivery.stall import StallDetector
 from agent.register.reader import _not_read
-from agent.status.facts import RegisterFill, RouteState
+from agent.status.facts import RegisterFill, RouteState, SkippedFile
 from agent.status.verdict import verdict
 
 from .test_verdict import (
@@ -61,6 +62,12 @@ def stalled() -> str:
     return detector._words(change, None)
 
 
+def stranded() -> str:
+    uploader = object.__new__(Uploader)
+    uploader._refused, uploader._stranded = None, ("a_contacts.xml",)
+    return str(uploader.problem)
+
+
 def spool_problem(folder: Path) -> str:
     blocked = folder / "no-folder"
     blocked.write_text("")
@@ -93,6 +100,8 @@ def situations(folder: Path) -> list[dict[str, Any]]:
         {"routes": {**RUNNING, Route.API: RouteState("paused", "Paused by hand.")}},
         {"counts": REFUSED},
         {"batches": (batch("uploaded", uploaded_hours_ago=3),)},
+        {"skipped_files": (SkippedFile("a_contacts.xml", 312, 0, 320),)},
+        {"problems": (stranded(),)},
         {"storage": FULL},
         {"storage": BROKEN},
         {"storage": UNREADABLE, "counts": None, "unsent": None, "delivered": None},
