@@ -235,7 +235,7 @@ class Desk:
 
     async def drain(self, _: web.Request) -> web.Response:
         """`POST drain`: try now what waits; answers the status as it is then."""
-        return web.json_response(dict(await self._drain()))
+        return _answer(await self._drain())
 
     async def withdraw_batch(self, request: web.Request) -> web.Response:
         """`POST batches/{name}/withdraw`: take a file back; its changes wait again.
