@@ -19,6 +19,8 @@ ARGS ?=
 
 # One more than the cores of a small machine: most tests wait for sockets half of their time.
 WORKERS ?= 3
+# These keep a core busy each.
+SYSTEM_WORKERS ?= 2
 
 # Compiled files are kept: the tests start many processes, and each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -42,7 +44,8 @@ test: $(INSTALLED) ## Run the quick tests
 	$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
 
 test-system: $(INSTALLED) system-tools ## Run what needs the machine, minutes or many examples
-	$(BIN)/python -m pytest -m "system or hypothesis" --hypothesis-profile=thorough $(ARGS)
+	$(BIN)/python -m pytest -m "system or hypothesis" --hypothesis-profile=thorough \
+		--numprocesses=$(SYSTEM_WORKERS) --dist=loadgroup $(ARGS)
 
 screenshots: $(INSTALLED) system-tools ## Take the pictures of the page anew (docs/images)
 	TILL_AGENT_SCREENSHOTS=docs/images $(BIN)/python -m pytest -m system tests/browser/test_screenshots.py

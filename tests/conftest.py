@@ -12,12 +12,10 @@ import aiohttp
 import pytest
 from hypothesis import settings
 from patience import PATIENCE_S
+from ticks import be_quick
 from world import World, lay_till
 
-from agent.delivery import dispatcher
-from agent.delivery.batch import bulk, sealer, uploader, verify
 from agent.sandbox import Sandbox
-from agent.status import snapshot
 
 # Few examples while somebody waits; many in make test-system, which names the other profile.
 settings.register_profile("quick", max_examples=30, deadline=None)
@@ -50,17 +48,21 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, where several workers share the tests, what shares a browser or a package."""
+    for item in items:
+        folder = item.path.parent.name
+        if folder in ("browser", "installed"):
+            item.add_marker(pytest.mark.xdist_group(folder))
+
+
 # --- an agent in front of a sandbox; a folder's conftest may put its own in their place ----------
 
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_ticks() -> Iterator[None]:
-    """Let the loops of an agent in this process look around more often than a till needs."""
     with pytest.MonkeyPatch.context() as patch:
-        for loop in (dispatcher, sealer, uploader, bulk, verify):
-            patch.setattr(loop, "_TICK_S", 0.05)
-        patch.setattr(verify, "_AFTER_PATCH_S", 0.1)
-        patch.setattr(snapshot, "_FRESH_S", 0.02)
+        be_quick(patch)
         yield
 
 

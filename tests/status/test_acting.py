@@ -249,7 +249,8 @@ async def test_these_are_all_the_forms_that_there_are(till: Till, serve: Client)
     }
 
     assert posts - {"/page/sign-in"} == {
-        re.sub(rf"(?<=routes/)\w+|a_contacts\.xml|pause|resume|{NOBODY}", "*", path) for path in FORMS
+        re.sub(rf"(?<=routes/)\w+|a_contacts\.xml|pause|resume|{NOBODY}", "*", path)
+        for path in FORMS
     }
 
 
