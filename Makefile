@@ -45,7 +45,7 @@ test: $(INSTALLED) ## Run the quick tests
 
 test-system: $(INSTALLED) system-tools ## Run what needs the machine, minutes or many examples
 	$(BIN)/python -m pytest -m "system or hypothesis" --hypothesis-profile=thorough \
-		--numprocesses=$(SYSTEM_WORKERS) --dist=loadgroup $(ARGS)
+		--numprocesses=$(SYSTEM_WORKERS) --dist=loadfile $(ARGS)
 
 screenshots: $(INSTALLED) system-tools ## Take the pictures of the page anew (docs/images)
 	TILL_AGENT_SCREENSHOTS=docs/images $(BIN)/python -m pytest -m system tests/browser/test_screenshots.py

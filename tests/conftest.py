@@ -48,15 +48,6 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, where several workers share the tests, what shares a browser or a package."""
-    for item in items:
-        folder = item.path.parent.name
-        if folder in ("browser", "installed"):
-            item.add_marker(pytest.mark.xdist_group(folder))
-
-
 # --- an agent in front of a sandbox; a folder's conftest may put its own in their place ----------
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from machine import PROJECT, Lab, Till, debian
+from machine import PROJECT, Lab, Till, alone, debian
 
 Build = Callable[[], Path]
 
@@ -15,13 +15,14 @@ Build = Callable[[], Path]
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     def built() -> Path:
-        done = subprocess.run(
-            ["packaging/deb/build.sh"], cwd=PROJECT, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        made = PROJECT / done.stdout.split()[0]
-        kept = tmp_path_factory.mktemp("package") / made.name
-        return made.rename(kept)
+        with alone():
+            done = subprocess.run(
+                ["packaging/deb/build.sh"], cwd=PROJECT, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr
+            made = PROJECT / done.stdout.split()[0]
+            kept = tmp_path_factory.mktemp("package") / made.name
+            return made.rename(kept)
 
     return built
 

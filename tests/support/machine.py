@@ -6,6 +6,8 @@ needs root for that. Everything is ended by its process id.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -14,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +46,25 @@ def until(holds: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> 
         time.sleep(0.1)
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Let no other worker do the same meanwhile: folders of the project are used for it."""
+    IMAGE.parent.mkdir(parents=True, exist_ok=True)
+    with (IMAGE.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def debian() -> Path:
     """Give the folder of a bare Debian 12, installed at the first call on this machine."""
+    with alone():
+        return _installed()
+
+
+def _installed() -> Path:
     if not IMAGE.exists():
         making = IMAGE.with_name(f"debian-12.{os.getpid()}")
         shutil.rmtree(making, ignore_errors=True)
-        making.parent.mkdir(parents=True, exist_ok=True)
         options = ["--variant=minbase", f"--include={_PACKAGES}"]
         subprocess.run(
             ["debootstrap", *options, "bookworm", str(making), *_mirror()],
