@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 from hypothesis import settings
 from patience import PATIENCE_S
 from ticks import be_quick
@@ -56,6 +57,13 @@ def quick_ticks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         be_quick(patch)
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """Let no test hear, or be deaf, because of where another one sent the log."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

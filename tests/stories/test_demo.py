@@ -18,7 +18,6 @@ from agent.demo.pos import SIGN_UP, UPDATE, Acknowledged
 from agent.demo.table import Evidence, count, shown
 from agent.sandbox import Sandbox
 
-SIGTERM = pytest.param(signal.SIGTERM, marks=pytest.mark.system)
 VERA, NILS = "vera@example.test", "nils@example.test"
 
 
@@ -83,7 +82,8 @@ def test_demo_fails_and_names_a_contact_that_is_missing_in_engage(
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, SIGTERM])
+@pytest.mark.system
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_demo_that_is_interrupted_leaves_nothing_behind(
     temporary: Path, number: signal.Signals
 ) -> None:

@@ -138,6 +138,7 @@ async def test_killed_with_a_file_half_way_up_delivers_it_once(
     assert [each.outcome for each in sandbox.integration_log] == ["imported"]
 
 
+@pytest.mark.system
 async def test_killed_while_a_file_is_written_makes_the_same_file_again(
     start_process: StartProcess, sandbox: Sandbox
 ) -> None:
@@ -162,6 +163,7 @@ async def test_killed_while_a_file_is_written_makes_the_same_file_again(
     assert not part.exists()
 
 
+@pytest.mark.system
 async def test_second_agent_on_the_same_journal_says_so_and_leaves_it_alone(
     start_process: StartProcess, sandbox: Sandbox
 ) -> None:
@@ -206,6 +208,7 @@ async def test_port_that_stays_taken_ends_with_code_3_and_loses_nothing(
     assert "Traceback" not in output
 
 
+@pytest.mark.system
 async def test_port_that_is_taken_at_boot_is_tried_again(
     sandbox: Sandbox, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -225,6 +228,7 @@ async def test_port_that_is_taken_at_boot_is_tried_again(
             await process.stop()
 
 
+@pytest.mark.system
 async def test_stop_while_the_port_is_taken_does_not_wait_for_it(
     sandbox: Sandbox, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:

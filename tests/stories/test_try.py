@@ -91,9 +91,8 @@ def test_printed_commands_work_as_they_stand(trial: Trial) -> None:
     assert "email=vera@example.test" in done.stdout  # Engage's contacts
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.system)]
-)
+@pytest.mark.system
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_it_within_seconds_and_leaves_nothing(
     trial: Trial, number: signal.Signals
 ) -> None:
