@@ -92,8 +92,8 @@ $(INSTALLED): requirements-dev.lock pyproject.toml
 	@packaging/check-python.sh $(PYTHON)
 	@echo "Setting up $(VENV); this takes about a minute and happens once."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@# Python compiles what it needs when it first needs it; compiling all of it takes as long again.
-	@$(PIP) install --no-compile --require-hashes -r requirements-dev.lock
+	@# The lock names everything already, and Python compiles what it needs when it first needs it.
+	@$(PIP) install --no-compile --no-deps --require-hashes -r requirements-dev.lock
 	@$(PIP) install --no-compile --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -48,7 +48,7 @@ async def test_many_who_ask_at_once_cost_one_examination(
 
 
 async def test_it_looks_at_a_journal_that_is_in_use(start: Callable[..., Awaitable[World]]) -> None:
-    world = await start()
+    world = await start(fallback={"seal_after_s": 60})  # examining takes its time
     world.sandbox.down()
     change_id = await world.pos.create()
 
