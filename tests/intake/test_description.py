@@ -45,6 +45,7 @@ def test_file_is_valid_openapi() -> None:
     schema_of(document()).validate()
 
 
+@pytest.mark.system
 def test_file_that_is_no_openapi_is_noticed() -> None:
     wrong = {**document(), "paths": {"/healthz": {"get": {"responses": "none"}}}}
 

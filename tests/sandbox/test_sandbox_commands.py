@@ -222,6 +222,7 @@ def wait_for(path: Path) -> dict[str, Any]:
 ANY_PORTS = ("--engage-port", "0", "--sftp-port", "0", "--control-port", "0")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_runs_until_a_signal_and_leaves_nothing_behind(
     nowhere: Path, running: Any, number: signal.Signals
@@ -256,6 +257,7 @@ def test_printed_curl_lines_work(nowhere: Path, running: Any) -> None:
     assert found == created["id"]
 
 
+@pytest.mark.system
 def test_given_folder_and_snapshot_are_kept(nowhere: Path, running: Any) -> None:
     options = ("--directory", "kept", "--snapshot", "contacts.json", "--write-state", "state.json")
     process = running("run", *ANY_PORTS, *options)

@@ -42,6 +42,7 @@ def row(output: str, title: str) -> list[str]:
 # --- the whole story ----------------------------------------------------------------------------
 
 
+@pytest.mark.system
 def test_demo_ends_with_everything_in_engage_and_nothing_left_behind(
     temporary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,7 @@ def end(trial: Trial, number: signal.Signals) -> None:
     trial.process.wait(timeout=ENDS_WITHIN_S)
 
 
+@pytest.mark.system
 def test_printed_commands_work_as_they_stand(trial: Trial) -> None:
     script = "set -e -o pipefail\n" + "\n".join(trial.commands)
 
