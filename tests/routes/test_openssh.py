@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import threading
@@ -193,15 +194,37 @@ async def test_a_foreign_file_is_never_overwritten(start: Start, upload: Upload)
     assert files(server) == {NAME: b"somebody else's"}
 
 
+@pytest.fixture
+def halfway(tmp_path: Path) -> Iterator[tuple[Upload, threading.Event]]:
+    """A file of which the second half can be read only after the event."""
+    place, go_on = tmp_path / "halfway", threading.Event()
+    os.mkfifo(place)
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), place.open("wb") as pipe:
+            pipe.write(CONTENT[: len(CONTENT) // 2])
+            pipe.flush()
+            go_on.wait(PATIENCE_S)
+            pipe.write(CONTENT[len(CONTENT) // 2 :])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    yield Upload(place, NAME, len(CONTENT)), go_on
+    go_on.set()
+    writer.join()
+
+
 async def test_an_upload_that_a_crash_of_the_server_cut_succeeds_later(
-    start: Start, upload: Upload
+    start: Start, upload: Upload, halfway: tuple[Upload, threading.Event]
 ) -> None:
     server = start()
     agent = server.client()
+    first, go_on = halfway
     part = server.folder / f".{NAME}.part"
-    shipping = asyncio.create_task(ship(agent, upload))
+    shipping = asyncio.create_task(ship(agent, first))
     await reached(lambda: part.exists() and part.stat().st_size, "the first block")
     server.end_sessions()
+    go_on.set()
     with pytest.raises(Unreachable):
         await shipping
     assert NAME not in files(server)
@@ -211,13 +234,17 @@ async def test_an_upload_that_a_crash_of_the_server_cut_succeeds_later(
     assert files(server) == {NAME: CONTENT}
 
 
-async def test_a_server_that_freezes_in_mid_transfer_is_left(start: Start, upload: Upload) -> None:
+async def test_a_server_that_freezes_in_mid_transfer_is_left(
+    start: Start, halfway: tuple[Upload, threading.Event]
+) -> None:
     server = start()
+    upload, go_on = halfway
     part = server.folder / f".{NAME}.part"
     shipping = asyncio.create_task(ship(server.client(timeout_s=1.0), upload))
     await reached(lambda: part.exists() and part.stat().st_size, "the first block")
 
     server.freeze_sessions()
+    go_on.set()
 
     with pytest.raises(Unreachable, match="did not answer within 1 s"):
         await shipping
