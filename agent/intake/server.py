@@ -119,7 +119,7 @@ _FOR_BROWSERS = {
 def problem(
     code: str,
     detail: str,
-    request: web.BaseRequest | None,
+    request: web.Request | None,
     *,
     status: int | None = None,
     headers: Mapping[str, str] | None = None,
@@ -129,7 +129,7 @@ def problem(
 
     Members: type, title, status, detail, instance; errorCode, message, requestId; and `more`, for
     example validationErrors: [{field, code, message}]. Without a request, as when none could be
-    read, the address is not known.
+    read or no route was found for it, the address is not known.
     """
     status = status or STATUS_OF.get(code, 422)
     request_id = events.request_id() or new_id()
@@ -153,22 +153,22 @@ def problem(
     return answer
 
 
-def _call(request: web.BaseRequest | None) -> str:
+def _call(request: web.Request | None) -> str:
     """Name the call by its address without what the caller put into it: `/changes/{id}`."""
-    resource = request.match_info.route.resource if isinstance(request, web.Request) else None
+    resource = request.match_info.route.resource if request is not None else None
     return resource.canonical if resource is not None else "/"
 
 
-def _instance(request: web.BaseRequest | None) -> str:
+def _instance(request: web.Request | None) -> str:
     """Give the address of the request; ids stay, all else that a caller put in may be a name."""
     place = _call(request)
-    if isinstance(request, web.Request):
+    if request is not None:
         for name, value in request.match_info.items():
             place = place.replace(f"{{{name}}}", value.lower() if is_uuid(value) else "*")
     return place
 
 
-def problem_of(error: AgentError, request: web.BaseRequest | None) -> web.Response:
+def problem_of(error: AgentError, request: web.Request | None) -> web.Response:
     """Give the answer to an error that the agent knows."""
     headers = {}
     if (retry_after_s := getattr(error, "retry_after_s", None)) is not None:
@@ -280,7 +280,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     return answer
 
 
-def language_of(request: web.BaseRequest) -> str:
+def language_of(request: web.Request) -> str:
     """Give the language in which this caller wants to be told what is wrong."""
     return preferred_language(", ".join(request.headers.getall("Accept-Language", [])))
 
