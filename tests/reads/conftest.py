@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
 from typing import Any, Self
 
 import pytest
 from patience import eventually
+from shifted_clock import ShiftedClock
 from world import World
 
 from agent import config
 from agent.assembly import Agent
-from agent.clock import SystemClock
 from agent.delivery.link import LinkState
-
-
-class ShiftedClock(SystemClock):
-    """The machine's clocks, put forward by as much as a test says."""
-
-    shift_s = 0.0
-    wall_shift_s = 0.0  # as if somebody had set the time of day
-
-    def now(self) -> datetime:
-        return super().now() + timedelta(seconds=self.shift_s + self.wall_shift_s)
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.shift_s
 
 
 class Reading(World):

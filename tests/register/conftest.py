@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from shifted_clock import ShiftedClock
 from world import World, eventually
 
 from agent import config
 from agent.assembly import Agent
 from agent.change import Route
-from agent.clock import SystemClock, to_text
+from agent.clock import to_text
 from agent.delivery.link import LinkState
 
 Answer = tuple[int, Any, Any]
-
-
-class ShiftedClock(SystemClock):
-    """The machine's clocks, put forward by as much as a test says."""
-
-    shift_s = 0.0
-
-    def now(self) -> datetime:
-        return super().now() + timedelta(seconds=self.shift_s)
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.shift_s
 
 
 class Recognising(World):

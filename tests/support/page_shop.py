@@ -19,12 +19,13 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 from aiohttp import web
+from shifted_clock import ShiftedClock
 from world import PATIENCE_S, Pos, eventually, lay_till
 
 from agent import config
 from agent.assembly import Agent
 from agent.change import Change, Fault, Kind, Payload, Route
-from agent.clock import Clock, SystemClock, to_text
+from agent.clock import Clock, to_text
 from agent.contact import new_id
 from agent.journal import changes, driver, states
 from agent.journal.database import Database
@@ -47,16 +48,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "fallback": {"seal_after_s": 600, "api_drain_max": 500},
     "server": {"wait_s": 0.5},
 }
-
-
-class ShiftedClock(SystemClock):
-    """The machine's clocks, with another time of day."""
-
-    def __init__(self, begins_at: datetime) -> None:
-        self.shift = begins_at - datetime.now(UTC)
-
-    def now(self) -> datetime:
-        return super().now() + self.shift
 
 
 class PastClock:
@@ -175,7 +166,7 @@ class PageShop:
             required={"Member": ("lastName",)},
         )
         await self.sandbox.start()
-        self.sandbox.set_fault("clock_skew", skew_s=clock.shift.total_seconds())
+        self.sandbox.set_fault("clock_skew", skew_s=clock.wall_shift_s)
         self.till = lay_till(self.sandbox, self._folder / "till", SETTINGS)
         settings = config.load(self.till.config_path)
         await live_through_a_day(settings.journal.path)
