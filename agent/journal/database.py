@@ -48,7 +48,7 @@ WAITING_LIMIT = 2048
 _LARGEST_REWRITTEN = 256 * 1024 * 1024
 _LOOKED_THROUGH_AT_ONCE = 1024 * 1024
 
-_FULL, _IOERR, _CORRUPT, _NOTADB = 13, 10, 11, 26
+_BUSY, _FULL, _IOERR, _CORRUPT, _NOTADB = 5, 13, 10, 11, 26
 
 
 class _Connection(aiosqlite.Connection):
@@ -285,6 +285,12 @@ class Database:
             return JournalFull()
         if code in (_IOERR, _CORRUPT, _NOTADB):
             self._drop_soon()
+        if code == _BUSY:
+            return JournalUnavailable(
+                "Another program has locked the journal. This request was not stored; send it "
+                "again. What was answered before is safe. End that program: a backup, a virus "
+                "scanner or a database tool may hold such a lock."
+            )
         return JournalUnavailable(
             f"The journal cannot be written ({error}). This request was not stored; send it again. "
             "What was answered before is safe."

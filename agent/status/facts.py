@@ -62,6 +62,7 @@ class Storage:
 
     write_problem: str | None  # why nothing can be stored
     read_problem: str | None  # why it is not known what waits
+    since: datetime | None  # when such a problem was first seen; None: there is none
     is_full: bool  # less room than journal.min_free_mb: nothing is taken
     free_bytes: int | None  # None: not known
     min_free_bytes: int

@@ -48,6 +48,7 @@ def to_json(snapshot: Snapshot) -> dict[str, Any]:
         ],
         "journal": {
             "problem": snapshot.storage.write_problem or snapshot.storage.read_problem,
+            "since": _text(snapshot.storage.since),
             "full": snapshot.storage.is_full,
             "freeBytes": snapshot.storage.free_bytes,
             "sqliteVersion": snapshot.storage.sqlite_version,

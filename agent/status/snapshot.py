@@ -42,9 +42,10 @@ T = TypeVar("T")
 # Many pages and probes may look at once; they share one picture for so long.
 _FRESH_S = 0.5
 # A disk that hangs must not hang the page that is to tell of it.
-_PATIENCE_S = 2.0
+_PATIENCE_S = 2.5  # a little longer than SQLite waits for another program's lock
 # For so long the page says that who was erased here must be erased in Engage too.
 _ERASED_LATELY = timedelta(days=7)
+_SILENT = "The till's disk does not answer."
 _OPEN_BATCHES = ("sealed", "written", "uploaded", "imported")
 _REFUSED_SHOWN = 5
 _FAILURES_READ = 200
@@ -146,6 +147,7 @@ class Observer:
         self._picture: Snapshot | None = None
         self._taken = 0.0  # monotonic
         self._is_wanted_anew = False
+        self._trouble_since: datetime | None = None  # with the journal
 
     async def look(self, *, anew: bool = False) -> Snapshot:
         """Give a picture that is at most half a second old. A broken journal is part of it.
@@ -190,7 +192,7 @@ class Observer:
             routes={route: _route(gate) for route, gate in self._gates.items()},
             batches=tuple(_batch(batch) for batch in kept.batches) if kept else (),
             import_grace_s=config.fallback.import_grace_s,
-            storage=self._storage(write_problem, read_problem),
+            storage=self._storage(write_problem, read_problem, now),
             problems=tuple(mask(problem) for problem in self._problems()),
             last_delivery=self._last_delivery(),
             register=self._register(),
@@ -219,7 +221,8 @@ class Observer:
         if known is not None and not await asyncio.to_thread(_takes_bytes, self._folder):
             return mask(known)
         _, problem = await _asked(self._journal.write(_nothing))
-        return problem
+        # Where others wait for the writer too, its answer may come too late for this picture.
+        return mask(known) if known is not None and problem == _SILENT else problem
 
     async def _kept(self, now: datetime) -> tuple[_Kept | None, str | None]:
         read = partial(
@@ -234,7 +237,9 @@ class Observer:
     def _folder(self) -> Path:
         return self._journal.database.path.parent
 
-    def _storage(self, write_problem: str | None, read_problem: str | None) -> Storage:
+    def _storage(
+        self, write_problem: str | None, read_problem: str | None, now: datetime
+    ) -> Storage:
         driver = self._journal.database.driver
         is_full, free_bytes = False, None
         try:
@@ -244,9 +249,12 @@ class Observer:
             is_full = True
         except (JournalUnavailable, OSError):
             write_problem = write_problem or "The journal's folder cannot be read."
+        is_troubled = bool(write_problem or read_problem)
+        self._trouble_since = (self._trouble_since or now) if is_troubled else None
         return Storage(
             write_problem=write_problem,
             read_problem=read_problem,
+            since=self._trouble_since,
             is_full=is_full,
             free_bytes=free_bytes,
             min_free_bytes=self._config.journal.min_free_mb * 1024 * 1024,
@@ -265,7 +273,7 @@ async def _asked(answer: Awaitable[T]) -> tuple[T | None, str | None]:
     except Overloaded:
         return None, None  # at work, and the next moment will do
     except TimeoutError:
-        return None, "The till's disk does not answer."
+        return None, _SILENT
     except AgentError as error:
         return None, mask(error.message)
 

@@ -67,19 +67,23 @@ def needs(facts: Facts, words: Words | None = None) -> tuple[Need, ...]:
 def _storage_needs(facts: Facts, words: Words) -> Iterator[Need]:
     storage = facts.storage
     if storage.write_problem:
-        yield _journal_need(storage.write_problem, words)
+        yield _journal_need(storage.write_problem, facts, words)
     elif storage.is_full:
         yield Need(words("need.full"), words("need.full_todo"))
     if storage.read_problem and storage.read_problem != storage.write_problem:
-        yield _journal_need(storage.read_problem, words)
+        yield _journal_need(storage.read_problem, facts, words)
 
 
-def _journal_need(problem: str, words: Words) -> Need:
+def _journal_need(problem: str, facts: Facts, words: Words) -> Need:
     what, rest = first_sentence(problem)
+    what = words.said(what)
+    if facts.storage.since is not None:
+        since = words.moment(facts.storage.since, facts.now)
+        what = words("need.since", what=what, since=since)
     # The journal's texts answer the POS too; what only the POS can do is no advice for a person.
     advice = [part for part in rest.split(". ") if part and "send it again" not in part]
     said = [words.said(f"{part.rstrip('.')}.") for part in advice]
-    return Need(words.said(what), " ".join([*said, words("need.ask")]))
+    return Need(what, " ".join([*said, words("need.ask")]))
 
 
 def _halted(facts: Facts, words: Words) -> Iterator[Need]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +171,31 @@ async def test_old_trouble_stands_as_long_as_the_disk_takes_nothing(
         snapshot = await till.observer().look()
 
     assert not snapshot.can_accept
-    assert snapshot.needs_person[0].what == "The journal cannot be written (disk I/O error)."
+    what = "The journal cannot be written (disk I/O error). It has been so since 12:00."
+    assert snapshot.needs_person[0].what == what
+
+
+async def test_another_programs_lock_is_said_with_the_time_since_when(till: Till) -> None:
+    await till.journal.write(lambda db: db.execute("PRAGMA busy_timeout = 10"))
+    observer = till.observer()
+    with contextlib.closing(sqlite3.connect(till.journal.database.path)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        first = await observer.look()
+        till.clock.pass_by(15 * 60)
+        later = await observer.look()
+
+    till.clock.pass_by(60)
+    after = await observer.look()
+
+    (need,) = later.needs_person
+    assert need.what == "Another program has locked the journal. It has been so since 12:00."
+    assert need.what_to_do.startswith("What was answered before is safe. End that program:")
+    assert [to_json(each)["journal"]["since"] for each in (first, later, after)] == [
+        "2026-11-21T11:00:00.000Z",
+        "2026-11-21T11:00:00.000Z",
+        None,
+    ]
+    assert (later.can_accept, after.can_accept) == (False, True)
 
 
 async def test_full_disk_stops_but_still_shows_what_waits(

@@ -25,6 +25,7 @@ ZERO = dict.fromkeys(State, 0)
 STORAGE = Storage(
     write_problem=None,
     read_problem=None,
+    since=None,
     is_full=False,
     free_bytes=80 * 1024**3,
     min_free_bytes=64 * 1024**2,
