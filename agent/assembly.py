@@ -312,6 +312,7 @@ class Agent:
     def _problems(self) -> Sequence[str]:
         found = (
             self._clock_problem(),
+            self.journal.problem,
             self.sealer.problem,
             self.uploader.problem,
             self.stall.problem,
@@ -576,6 +577,7 @@ class Agent:
                     self.notifier.alive()
                 await self.stall.look()
                 await self.journal.leave_mark()
+                await self.journal.tidy()
             self.notifier.status((await self.observer.look()).verdict.sentence)
 
 

@@ -15,6 +15,7 @@ from agent.config import Config
 from agent.doctor.rows import Row, aside, failed, ok, warning
 from agent.errors import JournalError
 from agent.journal import driver, inspection, lock
+from agent.journal.database import LARGE_WAL
 from agent.journal.inspection import Condition
 from agent.secrets import read_secret
 
@@ -23,7 +24,6 @@ JOURNAL, PORT, AGENT, SERVICE = "journal", "port", "agent", "service"
 _UNIT = "till-agent.service"
 _SYSTEMD_S = 5.0
 # journal_size_limit is 16 MiB: what is much larger has not been written back for long.
-_LARGE_WAL = 64 * 1024 * 1024
 _MIB = 1024 * 1024
 # As many as this since the machine's start are no upgrades any more.
 _MANY_RESTARTS = 3
@@ -125,7 +125,7 @@ def judged(path: Path, found: Condition) -> Row:
             "Stop the agent, copy the file aside and put a backup back: what waits in it is looked "
             "up before it is sent.",
         )
-    if found.wal_bytes > _LARGE_WAL:
+    if found.wal_bytes > LARGE_WAL:
         return warning(
             JOURNAL,
             f"{size} and whole, but its -wal has grown to {found.wal_bytes // _MIB:,} MiB.",

@@ -11,6 +11,7 @@ nothing: its unit runs on, and only its answer is not heard.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.resources
 import os
 import re
@@ -18,7 +19,6 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +48,12 @@ WAITING_LIMIT = 2048
 _LARGEST_REWRITTEN = 256 * 1024 * 1024
 _LOOKED_THROUGH_AT_ONCE = 1024 * 1024
 
+# A read holds the -wal back. Ours take milliseconds; one that does not is ended.
+_LONGEST_READ_S = 10.0
+# SQLite begins the -wal anew at 4 MB, but does not make the file smaller.
+_WAL_OF_IDLE = 5 * 1024 * 1024
+LARGE_WAL = 64 * 1024 * 1024
+
 _BUSY, _FULL, _IOERR, _CORRUPT, _NOTADB = 5, 13, 10, 11, 26
 
 
@@ -56,6 +62,11 @@ class _Connection(aiosqlite.Connection):
 
     async def run(self, work: Callable[[Connection], T]) -> T:
         return await self._execute(work, self._conn)  # type: ignore[no-any-return, no-untyped-call]
+
+    def interrupt_now(self) -> None:
+        """End the statement that runs, with an error. From any thread; may come too late."""
+        if self._connection is not None:
+            self._connection.interrupt()
 
 
 @dataclass
@@ -91,6 +102,8 @@ class Database:
         self._task: asyncio.Task[None] | None = None
         self._inode: tuple[tuple[int, int], ...] | None = None
         self._closing = False
+        self.held_back_bytes = 0  # how large the -wal is, where another program's read keeps it so
+        self._rows_written = 0  # by the writer's connection, when it was last asked
 
     # --- opening and closing ------------------------------------------------------------------
 
@@ -321,6 +334,25 @@ class Database:
                     "stand in it until it is written anew."
                 ) from error
 
+    async def tidy(self) -> None:
+        """Empty a -wal that has grown, if nothing was written since the last call; for now and
+        then. One that is large is emptied at any time, and `held_back_bytes` says if it cannot be.
+
+        Waits for nobody: sign-ups would wait with it. Raises nothing; a broken file is told by
+        those who use it.
+        """
+        async with self._reading:
+            if self._writer is None:
+                return
+            with contextlib.suppress(self.driver.module.Error, OSError):
+                written = await self._writer.run(lambda db: db.total_changes)
+                is_idle, self._rows_written = written == self._rows_written, written
+                size = os.stat(self._files[1]).st_size
+                is_emptied = False
+                if size > LARGE_WAL or (is_idle and size > _WAL_OF_IDLE):
+                    is_emptied = await self._writer.run(_truncate_wal_at_once)
+                self.held_back_bytes = size if size > LARGE_WAL and not is_emptied else 0
+
     async def holds(self, traces: Sequence[bytes]) -> bool:
         """Say whether any of these bytes stand in the database file; reads all of it.
 
@@ -360,17 +392,21 @@ class Database:
         """Run a short read on the second connection. Sees what was committed before the call, and
         all of its statements see the same moment.
 
-        Raises JournalUnavailable when the file cannot be read.
+        Raises JournalUnavailable when the file cannot be read, or not in a reasonable time.
         """
         async with self._reading:
             if self._reader is None:
                 raise JournalUnavailable
+            loop = asyncio.get_running_loop()
+            alarm = loop.call_later(_LONGEST_READ_S, self._reader.interrupt_now)
             try:
                 return await self._reader.run(lambda db: _at_one_moment(db, work))
             except self.driver.module.Error as error:
                 raise JournalUnavailable(
                     f"The journal cannot be read ({error}). What was answered before is safe."
                 ) from error
+            finally:
+                alarm.cancel()
 
 
 def _at_one_moment(db: Connection, work: Work[T]) -> T:
@@ -408,6 +444,15 @@ def _file_holds(path: Path, traces: Sequence[bytes]) -> bool:
 def _truncate_wal(db: Connection) -> bool:
     is_busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not is_busy
+
+
+def _truncate_wal_at_once(db: Connection) -> bool:
+    patience_ms = db.execute("PRAGMA busy_timeout").fetchone()[0]
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        return _truncate_wal(db)
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {patience_ms:d}")
 
 
 def _prepare(db: Connection, opening: Opening, *, check: bool) -> None:
@@ -467,7 +512,7 @@ def migrate(db: Connection, path: Path, opening: Opening | None = None) -> None:
             backup(db, target)
     for number, text in steps:
         if number > version:
-            with opening.doing(db, Phase.MIGRATING) if version else nullcontext():
+            with opening.doing(db, Phase.MIGRATING) if version else contextlib.nullcontext():
                 _apply(db, number, text)
 
 

@@ -114,6 +114,22 @@ class Journal:
         """Run one of this folder's reading functions."""
         return await self.database.read(work)
 
+    async def tidy(self) -> None:
+        """Keep the -wal small; for now and then. Waits for nobody and raises nothing."""
+        await self.database.tidy()
+
+    @property
+    def problem(self) -> str | None:
+        """Say what a person should see to, apart from why nothing can be stored."""
+        held_back = self.database.held_back_bytes
+        if not held_back:
+            return None
+        return (
+            "Another program reads the journal and does not end, so that its -wal has grown to "
+            f"{held_back // 1024**2:,} MB. What was accepted is safe. End that program: a backup, "
+            "a virus scanner or a database tool may read for so long."
+        )
+
     async def scrub(self) -> bool:
         """Write what was erased through to the file; False while a foreign reader prevents it."""
         return await self.database.scrub()

@@ -19,7 +19,7 @@ import pytest
 from journal_helpers import GUID, Book, FakeClock, make_driver
 from patience import PATIENCE_S
 
-from agent.change import State
+from agent.change import Kind, State
 from agent.clock import SystemClock
 from agent.contact import Key
 from agent.errors import (
@@ -187,6 +187,57 @@ async def test_another_programs_lock_is_a_bounded_wait_and_not_the_end(
     change = await book.create("vera@example.test")
     assert change.seq == 1
     assert book.journal.database.problem is None
+
+
+async def test_a_read_that_does_not_end_is_ended_and_the_next_one_is_served(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    monkeypatch.setattr(database, "_LONGEST_READ_S", 0.01)
+
+    with pytest.raises(JournalUnavailable):
+        await book.journal.read(lambda db: db.execute(endless).fetchone())
+
+    monkeypatch.setattr(database, "_LONGEST_READ_S", 10.0)
+    assert (await book.journal.totals()).open == 0
+
+
+async def test_a_log_that_has_grown_is_emptied_once_nothing_is_written(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_WAL_OF_IDLE", 1)
+    wal = book.path.with_name("journal.db-wal")
+    change = await book.create()
+
+    await book.journal.tidy()
+    at_work = wal.stat().st_size
+    await book.journal.tidy()
+    idle = wal.stat().st_size
+
+    assert (at_work > 0, idle) == (True, 0)
+    assert await book.now(change) == change
+    assert await book.create()
+
+
+async def test_a_strangers_long_read_is_told_once_the_log_is_large(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LARGE_WAL", 1024**2)
+    with opened_by_hand(book.path) as stranger:
+        stranger.execute("BEGIN")
+        stranger.execute("SELECT count(*) FROM changes").fetchone()
+        large = {"email": "vera@example.test", "note": "x" * 2 * 1024**2}
+        await book.record(Kind.CREATE, large, contact_type="Member")
+        await book.journal.tidy()
+        told = book.journal.problem
+        change = await book.create()
+        stranger.execute("ROLLBACK")
+
+    await book.journal.tidy()
+
+    assert "its -wal has grown to 2 MB" in (told or "")
+    assert book.journal.problem is None
+    assert await book.now(change) == change
 
 
 # --- encryption -----------------------------------------------------------------------------------
