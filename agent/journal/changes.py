@@ -16,7 +16,7 @@ from typing import Any
 from agent.change import Change, Fault, Kind, Payload, Route, State, foldable
 from agent.contact import Contact, Key, keys_of, new_id
 from agent.errors import Conflict, ForbiddenMove, IdempotencyKeyReused, NotFound
-from agent.journal import contacts, states
+from agent.journal import contacts, meta, states
 from agent.journal.driver import Connection
 
 _COLUMNS = """ch.seq, ch.id, ch.kind, ch.state, ch.unknown, ch.route, ch.payload, ch.payload_sha256,
@@ -460,7 +460,12 @@ def oldest_free(db: Connection) -> tuple[Change, Attempt | None] | None:
 
 
 def claim(db: Connection, lane: int, now: float, lease: str) -> Claim | None:
-    """Take a lane's head, and the updates right behind it if it is an update; None if not due."""
+    """Take a lane's head, and the updates right behind it if it is an update.
+
+    None if it is not due, or the route is paused: whoever asks may have begun before the pause.
+    """
+    if meta.is_paused(db, Route.API):
+        return None
     row = db.execute(_LANE_HEAD, {"lane": lane, "now": now}).fetchone()
     if row is None:
         return None

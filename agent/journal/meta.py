@@ -22,6 +22,12 @@ def paused(db: Connection) -> tuple[Route, ...]:
     return tuple(route for route in Route if f"paused_{route}" in names)
 
 
+def is_paused(db: Connection, route: Route) -> bool:
+    """Say whether a person paused this route."""
+    found = db.execute("SELECT 1 FROM meta WHERE name = ?", (f"paused_{route}",)).fetchone()
+    return found is not None
+
+
 def note_traces(db: Connection) -> None:
     """Store that bytes of somebody who was erased may still stand in the file."""
     db.execute("INSERT OR REPLACE INTO meta VALUES ('traces', 'yes')")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 from journal_helpers import GUID, GUID_2, Book, FakeClock
 
-from agent.change import Fault, State
+from agent.change import Fault, Route, State
 from agent.errors import Conflict, ForbiddenMove
-from agent.journal import changes, states
+from agent.journal import changes, meta, states
 
 
 async def test_a_new_change_waits_and_its_lane_is_due_at_once(book: Book) -> None:
@@ -39,6 +40,16 @@ async def test_a_lane_gives_out_nothing_while_one_of_its_changes_is_under_way(
 
     assert await book.claim(create) is None
     assert await book.due() == ()
+
+
+async def test_a_paused_route_gives_out_nothing_whoever_asked_before(book: Book) -> None:
+    change = await book.create()
+    await book.journal.write(partial(meta.pause, route=Route.API))
+    paused = await book.claim(change)
+    await book.journal.write(partial(meta.resume, route=Route.API))
+
+    assert paused is None
+    assert await book.claim(change)
 
 
 async def test_a_lane_gives_out_its_changes_in_the_order_of_capture(each_book: Book) -> None:
