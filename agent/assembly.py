@@ -47,7 +47,7 @@ from agent.intake.export import ExportCall
 from agent.intake.guard import COMMANDS, Guard, TokenInHeader, WrongTokens
 from agent.intake.listening import Server
 from agent.intake.payload import Rules
-from agent.journal import changes, driver, meta
+from agent.journal import changes, driver, meta, origin
 from agent.journal.database import Database
 from agent.journal.journal import Journal
 from agent.journal.opening import Opening
@@ -93,6 +93,7 @@ class Agent:
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
         self.config = config
         self.clock = clock or SystemClock()
+        self.machine = origin.machine_here()
         self.notifier = Notifier()
         self.metrics = Metrics()
         self._command_token = secrets.token_urlsafe(32)
@@ -449,6 +450,11 @@ class Agent:
 
     async def _resume(self, route: Route) -> None:
         await self.journal.write(partial(meta.resume, route=route))
+        if self.gates[route].asks:
+            redirected = await self.journal.write(partial(origin.confirm, machine=self.machine))
+            events.log().warning("routes_confirmed", redirected=redirected)
+            for gate in self.gates.values():  # the question was one
+                gate.question = None
         self.gates[route].resume()
         self.uploader.hurry()
         self.exports.hurry()
@@ -479,6 +485,7 @@ class Agent:
         self._stack.push_async_callback(self.journal.close)
         for route in await self.journal.read(meta.paused):
             self.gates[route].paused = True
+        await self._ask_if_elsewhere()
         if self.exports.is_on:
             with contextlib.suppress(AgentError):  # the reader says it on the page
                 self.digests.open()
@@ -515,6 +522,15 @@ class Agent:
             unknown=taken_over,
         )
         self.notifier.ready((await self.observer.look()).verdict.sentence)
+
+    async def _ask_if_elsewhere(self) -> None:
+        """Send nothing unasked that was taken for another Engage, or on another machine."""
+        enter = partial(origin.enter, base_url=self.config.engage.base_url, machine=self.machine)
+        if (question := await self.journal.write(enter)) is None:
+            return
+        events.log().error("routes_ask", question=question)
+        for gate in self.gates.values():
+            gate.ask(question)
 
     async def _open_journal(self) -> int:
         """Open it, and tell systemd and the log how far that is: a migration may take minutes."""

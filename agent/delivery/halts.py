@@ -1,4 +1,5 @@
-"""Why a route stands still: a halt has a cause that must be cured, a pause is a person's wish."""
+"""Why a route stands still: a halt has a cause that must be cured, a question waits for a person's
+answer, a pause is a person's wish."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ class RouteGate:
     def __init__(self, route: Route, clock: Clock, *, probe_s: float) -> None:
         self.route = route
         self.halt: Halt | None = None
+        self.question: Halt | None = None  # only a person ends it; no probe could answer it
         self.paused = False
         self._clock = clock
         self._probe_s = probe_s
@@ -31,21 +33,33 @@ class RouteGate:
     @property
     def state(self) -> str:
         """Give running, paused or halted."""
-        if self.paused:
+        # A question first: whoever resumes a paused route must have read it.
+        if self.question is None and self.paused:
             return "paused"
-        return "halted" if self.halt else "running"
+        return "halted" if self.question or self.halt else "running"
 
     @property
     def reason(self) -> str | None:
         """Give why it does not run, for a person."""
-        if self.paused:
+        if self.question is None and self.paused:
             return "Paused by hand. Nothing is lost; resume it when you are ready."
-        return self.halt.cause if self.halt else None
+        stop = self.question or self.halt
+        return stop.cause if stop else None
 
     @property
     def since(self) -> datetime | None:
         """Give since when it is halted; None when it is not."""
-        return self.halt.since if self.halt else None
+        stop = self.question or self.halt
+        return stop.since if stop else None
+
+    @property
+    def asks(self) -> bool:
+        """Say whether it waits for a person's word."""
+        return self.question is not None
+
+    def ask(self, question: str) -> None:
+        """Send nothing until a person has confirmed something."""
+        self.question = Halt(question, self._clock.now())
 
     def stop(self, cause: str) -> None:
         """Halt, or note that the cause still stands; the next probe comes after the interval."""
@@ -60,6 +74,7 @@ class RouteGate:
     def resume(self) -> None:
         """A person says: go on, and do not wait for the next probe."""
         self.paused = False
+        self.question = None
         self._next_probe = 0.0
 
     def hurry(self) -> None:
@@ -68,7 +83,9 @@ class RouteGate:
 
     def takes_probe(self) -> bool:
         """Say whether a halted route's next probe is due; it is taken by asking."""
-        if self.paused or self.halt is None or self._clock.monotonic() < self._next_probe:
+        if self.paused or self.question or self.halt is None:
+            return False
+        if self._clock.monotonic() < self._next_probe:
             return False
         self._next_probe = self._clock.monotonic() + self._probe_s
         return True
@@ -76,4 +93,4 @@ class RouteGate:
     @property
     def is_open(self) -> bool:
         """Say whether the route runs freely."""
-        return not self.paused and self.halt is None
+        return not self.paused and self.question is None and self.halt is None

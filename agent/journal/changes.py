@@ -70,9 +70,10 @@ SELECT seq, id, state, fingerprint, created_at FROM changes
 _COUNT_REPEAT = "UPDATE changes SET repeated = repeated + 1 WHERE seq = ?"
 _INSERT = """
 INSERT INTO changes (id, lane, kind, state, payload, payload_sha256, fingerprint, token_name,
-  idempotency_key, created_at, leaps, by_file, request_id, behind)
+  idempotency_key, created_at, leaps, by_file, request_id, engage, behind)
 VALUES (:id, :lane, :kind, 'waiting', :payload, :payload_sha256, :fingerprint, :token_name,
   :idempotency_key, :created_at, :leaps, :by_file, :request_id,
+  (SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'engage'),
   NOT :leaps AND EXISTS (SELECT 1 FROM changes e WHERE e.lane = :lane AND e.holds = 1))
 RETURNING seq"""
 _HELD_BY_REJECTED_CREATE = """

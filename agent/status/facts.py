@@ -31,6 +31,7 @@ class RouteState:
     state: str  # running, paused, halted
     reason: str | None
     since: datetime | None = None  # None: it runs, or it is not known
+    asks: bool = False  # halted until a person confirms what `reason` says
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,10 @@ class Gate(Protocol):
     def since(self) -> datetime | None:
         """Give since when, where that is known."""
 
+    @property
+    def asks(self) -> bool:
+        """Say whether it waits for a person's word."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot(Facts):
@@ -337,7 +341,7 @@ def _line(view: LineView) -> Line:
 
 
 def _route(gate: Gate) -> RouteState:
-    return RouteState(gate.state, _masked(gate.reason), gate.since)
+    return RouteState(gate.state, _masked(gate.reason), gate.since, gate.asks)
 
 
 def _batch(batch: batches.Batch) -> OpenBatch:

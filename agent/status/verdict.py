@@ -16,8 +16,8 @@ from agent.status.words import Words, first_sentence, words_of
 
 Level = Literal["good", "busy", "warning", "stop"]
 # What a person can do about it: nothing but the advice, look at what was refused, let a route go
-# on, take a file back, or send again what an import left out of a file.
-Remedy = Literal["advice", "refused", "resume", "try now", "withdraw", "send again"]
+# on, confirm what it asks, take a file back, or send again what an import left out of a file.
+Remedy = Literal["advice", "refused", "resume", "try now", "confirm", "withdraw", "send again"]
 
 _LOW_DISK = 2  # times journal.min_free_mb: time to act before sign-ups are refused
 _NAMED = 3  # files, before it is only said how many more there are
@@ -53,6 +53,7 @@ def needs(facts: Facts, words: Words | None = None) -> tuple[Need, ...]:
     words = words or words_of("en")
     return (
         *_storage_needs(facts, words),
+        *_asked(facts, words),
         *_halted(facts, words),
         *_reported(facts, words),
         *_skipped(facts, words),
@@ -86,9 +87,18 @@ def _journal_need(problem: str, facts: Facts, words: Words) -> Need:
     return Need(what, " ".join([*said, words("need.ask")]))
 
 
+def _asked(facts: Facts, words: Words) -> Iterator[Need]:
+    """Both routes ask the same, and one answer is for both."""
+    for route, found in facts.routes.items():
+        if found.asks:
+            what, todo = first_sentence(words.said(found.reason or ""))
+            yield Need(what, todo, remedy="confirm", route=route)
+            return
+
+
 def _halted(facts: Facts, words: Words) -> Iterator[Need]:
     for route, found in facts.routes.items():
-        if found.state == "halted":
+        if found.state == "halted" and not found.asks:
             cause, todo = first_sentence(words.said(found.reason or ""))
             yield Need(
                 words(f"need.halted_{route}", cause=cause or words("need.no_cause")),

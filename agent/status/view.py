@@ -82,13 +82,19 @@ def _level_word(snapshot: Snapshot, words: Words) -> str:
 # --- what needs a person --------------------------------------------------------------------------
 
 
+def _goes_on(need: Need) -> str:
+    """Give the name of the words on the button that lets a route go on."""
+    if need.remedy == "confirm":
+        return "act.confirm"
+    return f"act.{'resume' if need.remedy == 'resume' else 'try_now'}_{need.route}"
+
+
 def _need(
     number: int, need: Need, words: Words, *, may_act: bool, may_check: bool
 ) -> dict[str, Any]:
     acts = []
     if need.route is not None and may_act:
-        key = "resume" if need.remedy == "resume" else "try_now"
-        label, place = words(f"act.{key}_{need.route}"), f"/page/routes/{need.route}/resume"
+        label, place = words(_goes_on(need)), f"/page/routes/{need.route}/resume"
         acts.append(Act(f"need-{need.route}", label, place, is_main=True))
     elif need.files and may_act:
         does = "withdraw" if need.remedy == "withdraw" else "retry"

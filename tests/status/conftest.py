@@ -81,6 +81,7 @@ class FakeGate:
     state: str = "running"
     reason: str | None = None
     since: datetime | None = None
+    asks: bool = False
 
 
 @dataclass

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from agent.delivery.batch.stylesheet import Stylesheet, StylesheetProblem
 from agent.delivery.batch.uploader import Uploader
 from agent.delivery.engage.answers import Answer, failure
 from agent.delivery.stall import StallDetector
+from agent.journal import driver, origin
+from agent.journal.database import migrate
 from agent.register.reader import _not_read
 from agent.status.facts import RegisterFill, RouteState, SkippedFile
 from agent.status.verdict import verdict
@@ -48,6 +52,21 @@ def halted(route: Route, reason: str) -> dict[str, Any]:
 
 def key_refused() -> str:
     return failure(Answer(401, {}, b"{}"), write=False).message
+
+
+def asked(path: Path, base_url: str, machine: origin.Machine) -> dict[str, Any]:
+    """Give what both routes ask where this is not what the journal knows."""
+    with closing(driver.plain().connect(path)) as db:
+        migrate(db, path)
+        enter = partial(origin.enter, db, base_url="https://acme.voyado.com")
+        enter(machine=origin.Machine(frozenset({"a card"})))
+        db.execute("INSERT INTO contacts (lane, ref, created_at) VALUES (1, 'ref', '')")
+        db.execute(
+            "INSERT INTO changes (id, lane, kind, state, payload, payload_sha256, fingerprint, "
+            "token_name, created_at) VALUES ('c', 1, 'create', 'waiting', '', '', '', '', '')"
+        )
+        question = origin.enter(db, base_url, machine)
+    return {"routes": dict.fromkeys(Route, RouteState("halted", question, asks=True))}
 
 
 def stalled() -> str:
@@ -97,6 +116,12 @@ def situations(folder: Path) -> list[dict[str, Any]]:
         halted(Route.API, key_refused()),
         halted(Route.FILE, _host_key_words(server, [], HOST_KEY)),
         halted(Route.FILE, _MEANINGS["AuthenticationException"].words.format(**said)),
+        asked(folder / "one.db", "https://other.voyado.com", origin.Machine()),
+        asked(
+            folder / "two.db",
+            "https://acme.voyado.com",
+            origin.Machine(frozenset({"another card"})),
+        ),
         {"routes": {**RUNNING, Route.API: RouteState("paused", "Paused by hand.")}},
         {"counts": REFUSED},
         {"batches": (batch("uploaded", uploaded_hours_ago=3),)},
