@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from agent import config
+from agent.commands.closed_journal import closed_journal
 from agent.commands.parts import OK, add_asking, completes_files, print_json
 from agent.commands.progress import Counted
-from agent.commands.running_agent import RunningAgent
+from agent.commands.running_agent import Lines, NotRunning, RunningAgent
 from agent.errors import AgentError
 
 
@@ -24,6 +26,8 @@ def add_export(verbs: Any) -> None:
         "export",
         "write what is not in Engage yet to a file, as a last resort; marks and changes nothing",
         _export,
+        about="Write what is not in Engage yet to a file that a person can carry away, as a last "
+        "resort. Marks and changes nothing. Where no agent runs, the journal itself is read.",
         example="till-agent changes export /media/stick/till-3.jsonl",
     )
     file = verb.add_argument(
@@ -33,9 +37,8 @@ def add_export(verbs: Any) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    agent = RunningAgent(options)
     states: Counter[str] = Counter()
-    with agent.lines("/agent/v1/changes/export") as answer, _new_private_file(options.file) as file:
+    with _lines(options) as (answer, goes_on), _new_private_file(options.file) as file:
         progress = Counted("changes", answer.about)
         try:
             for line in answer.lines:
@@ -48,10 +51,29 @@ def _export(options: argparse.Namespace) -> int:
         print_json({"file": str(options.file), "written": states.total(), "states": states})
         return OK
     print(f"{states.total():,} changes written to {options.file}{_listed(states)}.")
-    print("The agent goes on sending them. The file holds personal data: keep it, then destroy it.")
+    print(
+        "The agent goes on sending them."
+        if goes_on
+        else "No agent runs, so they were read from the journal; the next start goes on sending."
+    )
+    print("The file holds personal data: keep it safe, then destroy it.")
     if os.stat(options.file).st_mode & 0o077:
         print("Others can read it: this disk does not keep who may.")
     return OK
+
+
+@contextlib.contextmanager
+def _lines(options: argparse.Namespace) -> Iterator[tuple[Lines, bool]]:
+    """Give the lines, and whether an agent told them; else they come from its journal."""
+    try:
+        with RunningAgent(options).lines("/agent/v1/changes/export") as answer:
+            yield answer, True
+            return
+    except NotRunning:
+        if options.url:
+            raise
+    with closed_journal(config.load(options.config)) as lines:
+        yield lines, False
 
 
 def _listed(states: Counter[str]) -> str:
@@ -65,6 +87,8 @@ def _new_private_file(place: Path) -> Iterator[BinaryIO]:
     The name is taken first, with nothing in it: that works on the disks that people carry, which
     know no links. Raises AgentError where the name is taken, or the disk does not do it.
     """
+    if not place.name:
+        raise AgentError("Name a new file to write to. Nothing was written.")
     part = place.with_name(f"{place.name}.part")
     made: list[Path] = []
     try:

@@ -70,7 +70,7 @@ class ExportCall:
     async def _stream(self, response: web.StreamResponse, upto: int) -> None:
         after = 0
         while True:
-            read = partial(self._page, after=after, upto=upto)
+            read = partial(page, store=self._store, till=self._till, after=after, upto=upto)
             lines, last = await self._journal.read(read)
             if last is None:
                 break
@@ -79,27 +79,35 @@ class ExportCall:
             after = last
         await response.write_eof()
 
-    def _page(self, db: Connection, *, after: int, upto: int) -> tuple[bytes, int | None]:
-        page = changes.unsettled(db, after=after, upto=upto, limit=_PAGE)
-        lines = [json.dumps(self._line(change), ensure_ascii=False) for change in page]
-        text = "".join(f"{line}\n" for line in lines)
-        return text.encode("utf-8", "replace"), page[-1].seq if page else None
 
-    def _line(self, change: Change) -> dict[str, Any]:
-        return {
-            "store": self._store,
-            "till": self._till,
-            "id": change.id,
-            "kind": change.kind,
-            "state": change.state,
-            "unknown": change.unknown,
-            "createdAt": change.created_at,
-            "contactRef": change.contact.ref,
-            "contactId": change.contact.contact_id,
-            "batch": change.batch,
-            "error": answers.fault_body(change),
-            "request": request_of(change),
-        }
+def page(
+    db: Connection, *, store: str, till: str, after: int, upto: int
+) -> tuple[bytes, int | None]:
+    """Give some lines of the export, and after which change it goes on; None when it is at its end.
+
+    `after` and `upto` are sequence numbers.
+    """
+    found = changes.unsettled(db, after=after, upto=upto, limit=_PAGE)
+    lines = (json.dumps(_line(change, store, till), ensure_ascii=False) for change in found)
+    text = "".join(f"{line}\n" for line in lines)
+    return text.encode("utf-8", "replace"), found[-1].seq if found else None
+
+
+def _line(change: Change, store: str, till: str) -> dict[str, Any]:
+    return {
+        "store": store,
+        "till": till,
+        "id": change.id,
+        "kind": change.kind,
+        "state": change.state,
+        "unknown": change.unknown,
+        "createdAt": change.created_at,
+        "contactRef": change.contact.ref,
+        "contactId": change.contact.contact_id,
+        "batch": change.batch,
+        "error": answers.fault_body(change),
+        "request": request_of(change),
+    }
 
 
 def request_of(change: Change) -> dict[str, Any]:

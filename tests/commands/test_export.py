@@ -9,7 +9,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from world import World, lay_till
+from command_line import Said, till_agent
+from journal_helpers import raw_key
+from world import World, lay_till, write_secret
 
 from agent.errors import JournalUnavailable
 from agent.journal import changes
@@ -119,6 +121,74 @@ async def test_the_file_is_private_and_never_takes_another_ones_place(
     assert (refused.code, taken.read_text()) == (1, "somebody else's")
     assert "exists already and is not overwritten" in refused.err
     assert {each.name for each in tmp_path.glob("*.part")} == set()
+
+
+async def export(world: World, place: Path) -> Said:
+    """Export as on the till itself: by its settings, whether an agent runs or not."""
+    return await till_agent(
+        "changes", "export", str(place), "--config", str(world.till.config_path)
+    )
+
+
+async def test_without_an_agent_the_journal_is_read_and_left_as_it_is(
+    start: Start, run: Any, tmp_path: Path
+) -> None:
+    world = await offline(start)
+    ids = [await world.pos.create(VERA, city="Lund"), await world.pos.create(PER)]
+    await run(world, "changes", "export", str(tmp_path / "running.jsonl"))
+    await world.stop()
+
+    stopped = await export(world, tmp_path / "stopped.jsonl")
+    again = await export(world, tmp_path / "again.jsonl")
+
+    assert [line["id"] for line in lines(tmp_path / "stopped.jsonl")] == ids
+    asked = [line["request"] for line in lines(tmp_path / "running.jsonl")]
+    assert [line["request"] for line in lines(tmp_path / "stopped.jsonl")] == asked
+    assert lines(tmp_path / "again.jsonl") == lines(tmp_path / "stopped.jsonl")
+    assert (stopped.code, again.code) == (0, 0)
+    assert stopped.out.startswith("2 changes written to ")
+    assert "No agent runs" in stopped.out
+    await world.start()
+    assert (await world.pos.change(ids[0]))["state"] == "waiting"
+
+
+async def test_without_an_agent_a_key_is_needed_for_an_encrypted_journal(
+    start: Start, tmp_path: Path
+) -> None:
+    pytest.importorskip("sqlcipher3")
+    key = tmp_path / "journal_key"
+    write_secret(key, raw_key())
+    world = await offline(start, journal={"key_file": str(key)})
+    await world.pos.create(VERA)
+    await world.stop()
+
+    exported = await export(world, tmp_path / "out.jsonl")
+
+    assert exported.code == 0
+    assert lines(tmp_path / "out.jsonl")[0]["request"]["body"]["email"] == VERA
+
+
+async def test_an_agent_that_holds_the_journal_and_does_not_answer_is_told(
+    start: Start, tmp_path: Path
+) -> None:
+    world = await offline(start)
+    await world.agent.server.stop()
+
+    refused = await export(world, tmp_path / "out.jsonl")
+
+    assert refused.code != 0
+    assert "does not answer" in refused.err
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("place", ["", ".", "/"])
+async def test_what_names_no_file_is_told(start: Start, run: Any, place: str) -> None:
+    world = await offline(start)
+
+    refused = await run(world, "changes", "export", place)
+
+    assert refused.code == 1
+    assert "Nothing was written" in refused.err
 
 
 async def test_a_folder_that_is_not_there_is_told(start: Start, run: Any, tmp_path: Path) -> None:
