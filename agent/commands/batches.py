@@ -98,7 +98,8 @@ def _batches_seal(options: argparse.Namespace) -> int:
     if options.json:
         print_json(answer)
     else:
-        print(f"{answer['sealed']} batches sealed.")
+        made = answer["sealed"]
+        print(f"{made:,} {'batch' if made == 1 else 'batches'} sealed.")
     return OK
 
 

@@ -498,9 +498,9 @@ class Fallback:
         default=100,
         metadata=about(
             _count(0, 100_000),
-            "When the line is back, up to so many waiting changes go by the API; more go in"
-            " batches.",
-            unit="changes",
+            "When the line is back, or the agent starts, what waits of up to so many customers goes"
+            " by the API; of more, in batches.",
+            unit="customers",
         ),
     )
     verify: str = field(

@@ -100,7 +100,7 @@ async def test_batches_are_sealed_listed_and_shown(ask: Asked) -> None:
     listed = await said("batches", "list", "--json")
     shown = await said("batches", "show", listed.json["items"][0]["name"])
 
-    assert sealed.out == "1 batches sealed.\n"
+    assert sealed.out == "1 batch sealed.\n"
     assert "contacts:   1" in shown.out
 
 

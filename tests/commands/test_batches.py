@@ -78,7 +78,7 @@ async def test_what_waits_is_sealed_by_hand(start: Start, run: Any) -> None:
 
     sealed = await run(world, "batches", "seal")
 
-    assert (sealed.code, sealed.out) == (0, "1 batches sealed.\n")
+    assert (sealed.code, sealed.out) == (0, "1 batch sealed.\n")
 
 
 async def test_a_file_is_withdrawn(start: Start, run: Any) -> None:

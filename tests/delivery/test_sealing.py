@@ -245,6 +245,46 @@ async def test_when_the_line_returns_only_a_great_backlog_goes_by_file(
     assert await till.sizes() == sealed
 
 
+async def test_a_line_that_flaps_makes_no_file_each_time_it_returns(till: SealingTill) -> None:
+    for _ in range(5):
+        till.go_offline()
+        await sign_ups(till, 4)
+        till.come_back()
+        await till.turn()
+    soon = await till.sizes()
+    till.go_offline()
+    till.come_back()
+    await till.turn(after_s=2 * AGE_S)
+
+    assert soon == [4]
+    assert sum(await till.sizes()) == 20
+
+
+@pytest.mark.parametrize(("waiting", "sealed"), [(3, []), (4, [4])])
+async def test_a_start_finds_what_waits_as_a_return_of_the_line_does(
+    tmp_path: Path, waiting: int, sealed: list[int]
+) -> None:
+    settings = {"seal_after_s": AGE_S, "max_contacts": MOST, "api_drain_max": 3}
+    async with SealingTill(tmp_path / "till", settings) as till:
+        await sign_ups(till, waiting)
+
+        decides = till.sealer.decides
+        await till.turn()
+
+        assert decides
+        assert await till.sizes() == sealed
+
+
+async def test_without_an_age_files_are_still_made_less_and_less_often(tmp_path: Path) -> None:
+    async with SealingTill(tmp_path / "till", {"seal_after_s": 0}) as till:
+        till.go_offline()
+        for _ in range(60):
+            await sign_ups(till, 1)
+            await till.turn(after_s=1)
+
+        assert len(await till.sizes()) < 8
+
+
 # --- after enough attempts ------------------------------------------------------------------------
 
 

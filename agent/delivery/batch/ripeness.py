@@ -11,6 +11,7 @@ from datetime import datetime
 from agent.change import Change
 
 _MOST_DOUBLINGS = 30  # more than a till's life
+_LEAST_DOUBLED_S = 1.0  # twice nothing is nothing
 
 
 def age_needed_s(seal_after_s: float, unsent: int) -> float:
@@ -18,7 +19,9 @@ def age_needed_s(seal_after_s: float, unsent: int) -> float:
 
     What is sealed while nothing can be uploaded gains no time, and cannot go by the API any more.
     """
-    return seal_after_s * (1 << min(unsent, _MOST_DOUBLINGS))
+    if not unsent:
+        return seal_after_s
+    return max(seal_after_s, _LEAST_DOUBLED_S) * (1 << min(unsent, _MOST_DOUBLINGS))
 
 
 class Ripeness:
@@ -28,6 +31,7 @@ class Ripeness:
         self._oldest: int | None = None  # its sequence number
         self._since = 0.0  # monotonic
         self._sealed_at = float("-inf")  # monotonic
+        self._returned_at = float("-inf")  # monotonic: when a return of the line made files
 
     def note_oldest(self, change: Change, now: datetime, monotonic: float) -> None:
         """Tell which change is the oldest.
@@ -42,6 +46,14 @@ class Ripeness:
     def note_sealed(self, monotonic: float) -> None:
         """Tell that what could go was sealed; what was left then waits from now on."""
         self._oldest, self._sealed_at = None, monotonic
+
+    def takes_return(self, monotonic: float, age_needed: float) -> bool:
+        """Say whether what a return of the line finds may be sealed: a line that flaps returns
+        often. True counts as sealed."""
+        if monotonic - self._returned_at < age_needed:
+            return False
+        self._returned_at = monotonic
+        return True
 
     def is_ripe(self, monotonic: float, age_needed: float) -> bool:
         """Say whether the oldest one is old enough, and the file before it as well."""

@@ -63,7 +63,9 @@ class Sealer:
         self._clock = clock
         self._packer = Packer(config, journal, clock)
         self._writer = Writer(config, journal, spool)
-        self._returns = 0  # of the line, as far as it was decided what goes by file then
+        # Of the line, as far as it was decided what goes by file then. A start is one, too: what
+        # waits now may be from an outage that the till was switched off in.
+        self._returns = -1
         self._sealing = asyncio.Lock()  # a person may ask for it while the loop does it too
         self._swept = False  # of what a former run left in the spool
         self._ripeness = Ripeness()
@@ -122,14 +124,18 @@ class Sealer:
                 await self._seal_if_too_many()
             finally:
                 self._returns = returns  # even if it did not work out: the API route goes on
-            return
         await self._seal_what_waits(used_up=self._config.retry.api_attempts, why="attempts")
 
     async def _seal_if_too_many(self) -> None:
         most = self._config.fallback.api_drain_max
         now = self._clock.monotonic()
         count = partial(batches.count_idle, used_up=0, limit=most + 1, now=now)
-        if await self._journal.read(count) > most:
+        if await self._journal.read(count) <= most:
+            return
+        unsent = len(await self._in_state("sealed", "written"))
+        if self._ripeness.takes_return(
+            now, age_needed_s(self._config.fallback.seal_after_s, unsent)
+        ):
             await self._seal(used_up=0, why="returned", now=now)
 
     async def _seal_what_waits(self, *, used_up: int, why: str) -> None:
