@@ -314,6 +314,7 @@ class Agent:
         found = (
             self._clock_problem(),
             self.journal.problem,
+            self.client.problem,
             self.sealer.problem,
             self.uploader.problem,
             self.stall.problem,

@@ -24,8 +24,6 @@ from agent.errors import NotAuthorised, RouteError, Throttled, Unreachable
 DNS, TCP, TLS, KEY, CLOCK, RATE = "dns", "tcp", "tls", "api key", "clock", "rate"
 NAMES = (DNS, TCP, TLS, KEY, CLOCK, RATE)
 
-# Time enough to get a new certificate made and put in place.
-ENDS_SOON_DAYS = 14
 # Below the first nobody notices; from the second on certificates and dates are misjudged.
 _CLOCK_OFF_S, _CLOCK_WRONG_S = 60, 300
 # For a whole chain, which shares one key (Engage's docs, "API rate limit").
@@ -163,7 +161,7 @@ class EngageCheck:
         ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
         days = math.floor((ends - self._now()).total_seconds() / 86400)
         words = f"{version}; Engage's certificate holds for {days} days, until {ends:%Y-%m-%d}."
-        if days < ENDS_SOON_DAYS:
+        if days < tls.ENDS_SOON.days:
             return warning(
                 TLS,
                 words,

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from patience import eventually
 from world import World, lay_till
 
+from agent.delivery.engage.tls import PeerCertificate
 from agent.sandbox import Sandbox
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
@@ -112,6 +113,27 @@ async def test_certificate_of_an_authority_named_in_the_settings_is_accepted(wor
     await world.pos.tried(change_id)
     world.sandbox.up()
     await world.pos.until(change_id, "delivered")
+
+
+@pytest.mark.parametrize("world", [("right", True)], indirect=True)
+async def test_certificate_that_ends_soon_is_said_on_the_page(world: World) -> None:
+    await world.pos.until(await world.pos.create(), "delivered")
+
+    (need,) = (await world.pos.status())["needsPerson"]
+
+    assert need["what"].startswith("Engage's certificate ends on ")
+    assert need["whatToDo"].endswith("Tell Voyado, or who runs the proxy.")
+
+
+@pytest.mark.parametrize(("days", "is_said"), [(15, False), (13, True), (0, True)])
+def test_end_of_a_certificate_is_said_two_weeks_before(days: int, is_said: bool) -> None:
+    shown, now = PeerCertificate(), datetime(2026, 11, 22, 12, tzinfo=UTC)
+    before = shown.ending(now)
+
+    shown.note({"notAfter": f"{now + timedelta(days=days):%b %d %H:%M:%S %Y} GMT"})
+
+    assert before is None
+    assert (shown.ending(now) is not None) is is_said
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from agent.delivery.batch.spool import Spool, SpoolProblem
 from agent.delivery.batch.stylesheet import Stylesheet, StylesheetProblem
 from agent.delivery.batch.uploader import Uploader
 from agent.delivery.engage.answers import Answer, failure
+from agent.delivery.engage.tls import PeerCertificate
 from agent.delivery.stall import StallDetector
 from agent.journal import driver, origin
 from agent.journal.database import migrate
@@ -67,6 +69,12 @@ def asked(path: Path, base_url: str, machine: origin.Machine) -> dict[str, Any]:
         )
         question = origin.enter(db, base_url, machine)
     return {"routes": dict.fromkeys(Route, RouteState("halted", question, asks=True))}
+
+
+def engages_certificate() -> str:
+    shown = PeerCertificate()
+    shown.note({"notAfter": "Nov 30 12:00:00 2026 GMT"})
+    return shown.ending(datetime(2026, 11, 22, tzinfo=UTC)) or ""
 
 
 def stalled() -> str:
@@ -141,6 +149,7 @@ def situations(folder: Path) -> list[dict[str, Any]]:
         {"problems": (_MEANINGS["status"].words.format(**said),)},
         {"problems": (stylesheet_problem(folder),)},
         {"problems": ("Another program listens on 127.0.0.1, port 8717: it may get requests.",)},
+        {"problems": (engages_certificate(),)},
         {"problems": ("The agent's own certificate ends on 2026-12-01. Put a new one there.",)},
         {"problems": (_not_read("The SFTP server does not answer."),)},
         {"register": RegisterFill(5, None, None, ("full.xml (it ends too early)",))},

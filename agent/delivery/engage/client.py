@@ -13,7 +13,7 @@ import json
 import ssl
 import zlib
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -74,6 +74,7 @@ class EngageClient:
         self._on_call = on_call
         self.link = link
         self.pace = pace
+        self._certificate = tls.PeerCertificate()
         self._server_time: tuple[datetime, float] | None = None  # its Date, and when it was heard
         self._session: aiohttp.ClientSession | None = None
         self._retired: list[aiohttp.ClientSession] = []
@@ -87,6 +88,12 @@ class EngageClient:
         moment, heard = self._server_time
         passed_s = self._clock.monotonic() - heard
         return (moment - self._clock.now()).total_seconds() + passed_s
+
+    @property
+    def problem(self) -> str | None:
+        """Say what a person should see to: Engage's certificate ends soon."""
+        ahead = timedelta(seconds=self.server_clock_offset_s or 0.0)
+        return self._certificate.ending(self._clock.now() + ahead)
 
     async def open(self) -> None:
         """Make the connection pool; nothing is sent."""
@@ -125,7 +132,7 @@ class EngageClient:
     def _tls(self) -> ssl.SSLContext | bool:
         if not self._settings.base_url.startswith("https:"):
             return True
-        return tls.trusting(self._settings.ca_file)
+        return tls.trusting(self._settings.ca_file, self._certificate)
 
     async def call(
         self,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 _EXPIRED, _NOT_YET_VALID = 10, 9
 _OTHER_NAME = (62, 63, 64)  # host, e-mail, address: X509_V_ERR_HOSTNAME_MISMATCH and its kin
@@ -11,15 +13,55 @@ _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 _OLD_PROTOCOL = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "WRONG_SSL_VERSION", "NO_PROTOCOLS")
 
 
-def trusting(ca_file: Path | None) -> ssl.SSLContext:
+# So long before a certificate's end a person is told; time enough to have it renewed.
+ENDS_SOON = timedelta(days=14)
+
+
+class PeerCertificate:
+    """The certificate that Engage's side showed last: until when it holds."""
+
+    def __init__(self) -> None:
+        self.ends_at: datetime | None = None  # None: none was shown yet
+
+    def note(self, certificate: dict[str, Any] | None) -> None:
+        """Take what ssl says of a certificate that was accepted."""
+        if certificate and "notAfter" in certificate:
+            seconds = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+            self.ends_at = datetime.fromtimestamp(seconds, UTC)
+
+    def ending(self, now: datetime) -> str | None:
+        """Say for a person when it ends, if that is soon."""
+        if self.ends_at is None or self.ends_at - now > ENDS_SOON:
+            return None
+        # No date of digits alone: on the page that would pass for a personal number.
+        day = f"{self.ends_at.day} {self.ends_at:%B %Y}"
+        return (
+            f"Engage's certificate ends on {day}. After that nothing is sent any more; sign-ups "
+            "are stored all the same. Tell Voyado, or who runs the proxy."
+        )
+
+
+def trusting(ca_file: Path | None, shown: PeerCertificate | None = None) -> ssl.SSLContext:
     """Give a context that trusts the system's authorities, or those in `engage.ca_file` alone.
 
-    Raises OSError and ssl.SSLError for a file that cannot be used.
+    `shown` gets each certificate that is accepted. Raises OSError and ssl.SSLError for a file that
+    cannot be used.
     """
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     # Engage refuses older ones (Engage's docs, "Security").
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if shown is not None:
+        context.sslobject_class = _noting(shown)
     return context
+
+
+def _noting(shown: PeerCertificate) -> type[ssl.SSLObject]:
+    class Noting(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            shown.note(self.getpeercert())
+
+    return Noting
 
 
 def why(error: BaseException) -> str | None:
