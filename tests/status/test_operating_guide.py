@@ -21,8 +21,10 @@ from agent.delivery.batch.spool import Spool, SpoolProblem
 from agent.delivery.batch.stylesheet import Stylesheet, StylesheetProblem
 from agent.delivery.batch.uploader import Uploader
 from agent.delivery.engage.answers import Answer, failure
+from agent.delivery.engage.strangeness import Strangeness
 from agent.delivery.engage.tls import PeerCertificate
 from agent.delivery.stall import StallDetector
+from agent.errors import NotEngage
 from agent.journal import driver, origin
 from agent.journal.database import migrate
 from agent.register.reader import _not_read
@@ -75,6 +77,13 @@ def engages_certificate() -> str:
     shown = PeerCertificate()
     shown.note({"notAfter": "Nov 30 12:00:00 2026 GMT"})
     return shown.ending(datetime(2026, 11, 22, tzinfo=UTC)) or ""
+
+
+def strange_answers() -> str:
+    strangeness = Strangeness()
+    for second in range(0, 200, 20):
+        strangeness.note(NotEngage("Another shape.", status=200), second)
+    return strangeness.problem(200) or ""
 
 
 def stalled() -> str:
@@ -150,6 +159,7 @@ def situations(folder: Path) -> list[dict[str, Any]]:
         {"problems": (stylesheet_problem(folder),)},
         {"problems": ("Another program listens on 127.0.0.1, port 8717: it may get requests.",)},
         {"problems": (engages_certificate(),)},
+        {"problems": (strange_answers(),)},
         {"problems": ("The agent's own certificate ends on 2026-12-01. Put a new one there.",)},
         {"problems": (_not_read("The SFTP server does not answer."),)},
         {"register": RegisterFill(5, None, None, ("full.xml (it ends too early)",))},

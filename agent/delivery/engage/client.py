@@ -25,6 +25,7 @@ from agent.config import Engage
 from agent.delivery.engage import answers, tls
 from agent.delivery.engage.answers import Answer
 from agent.delivery.engage.pace import Pace
+from agent.delivery.engage.strangeness import Strangeness
 from agent.delivery.link import Link
 from agent.delivery.quoting import unquoted
 from agent.errors import (
@@ -75,6 +76,7 @@ class EngageClient:
         self.link = link
         self.pace = pace
         self._certificate = tls.PeerCertificate()
+        self._strangeness = Strangeness()
         self._server_time: tuple[datetime, float] | None = None  # its Date, and when it was heard
         self._session: aiohttp.ClientSession | None = None
         self._retired: list[aiohttp.ClientSession] = []
@@ -91,9 +93,10 @@ class EngageClient:
 
     @property
     def problem(self) -> str | None:
-        """Say what a person should see to: Engage's certificate ends soon."""
+        """Say what a person should see to: Engage changed, or its certificate ends soon."""
         ahead = timedelta(seconds=self.server_clock_offset_s or 0.0)
-        return self._certificate.ending(self._clock.now() + ahead)
+        strange = self._strangeness.problem(self._clock.monotonic())
+        return strange or self._certificate.ending(self._clock.now() + ahead)
 
     async def open(self) -> None:
         """Make the connection pool; nothing is sent."""
@@ -169,6 +172,7 @@ class EngageClient:
             raise
         self._on_call("ok", self._clock.monotonic() - began)
         self._note_clock(answer)
+        self._strangeness.note(None, self._clock.monotonic())
         self.link.heard()
         self.pace.answered()
         return result
@@ -179,6 +183,7 @@ class EngageClient:
             self._server_time = (moment, self._clock.monotonic())
 
     def _note(self, error: RouteError) -> None:
+        self._strangeness.note(error, self._clock.monotonic())
         if error.against_link:
             self.link.failed(error.message)
         elif error.status is not None:
