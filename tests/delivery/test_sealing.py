@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from journal_helpers import GUID, GUID_2
+from journal_helpers import GUID, GUID_2, FakeClock
 from sealing import SealingTill
 
 from agent.change import Change, State
+from agent.clock import SystemClock
 from agent.journal import states as moves
 
 AGE_S = 300.0
 MOST = 5
+
+
+@pytest.fixture
+def in_stockholm() -> Iterator[None]:
+    """Let the machine's local time be that of a shop with summer time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Europe/Stockholm")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.fixture
@@ -283,6 +296,34 @@ async def test_without_an_age_files_are_still_made_less_and_less_often(tmp_path:
             await till.turn(after_s=1)
 
         assert len(await till.sizes()) < 8
+
+
+@pytest.mark.parametrize(
+    ("night", "names"),
+    [
+        ("2026-10-25T00:59:59", ["20261025005959", "20261025010000"]),  # summer time ends
+        ("2027-03-28T00:59:59", ["20270328005959", "20270328010000"]),  # it begins
+        ("2026-12-31T23:59:59", ["20261231235959", "20270101000000"]),  # also a leap second's place
+        ("2028-02-28T23:59:59", ["20280228235959", "20280229000000"]),
+        ("2028-02-29T23:59:59", ["20280229235959", "20280301000000"]),
+    ],
+)
+async def test_files_are_named_in_utc_and_in_order_on_every_date(
+    tmp_path: Path, night: str, names: list[str], in_stockholm: None
+) -> None:
+    clock = FakeClock()
+    clock.wall = datetime.fromisoformat(f"{night}+00:00")
+    async with SealingTill(tmp_path / "till", clock=clock) as till:
+        for _ in names:
+            await sign_ups(till, 1)
+            await till.sealer.seal_now()
+            clock.pass_s(1)
+
+        made = [batch.name for batch in await till.batches()]
+
+    assert [name.partition("_")[0] for name in made] == names
+    assert made == sorted(set(made))
+    assert SystemClock().now().utcoffset() == timedelta(0)  # the machine's clock, there too
 
 
 # --- after enough attempts ------------------------------------------------------------------------
