@@ -453,7 +453,7 @@ class Agent:
         await self.journal.write(partial(meta.resume, route=route))
         if self.gates[route].asks:
             redirected = await self.journal.write(partial(origin.confirm, machine=self.machine))
-            events.log().warning("routes_confirmed", redirected=redirected)
+            events.log().warning("routes_confirmed", changes=redirected)
             for gate in self.gates.values():  # the question was one
                 gate.question = None
         self.gates[route].resume()
@@ -529,7 +529,7 @@ class Agent:
         enter = partial(origin.enter, base_url=self.config.engage.base_url, machine=self.machine)
         if (question := await self.journal.write(enter)) is None:
             return
-        events.log().error("routes_ask", question=question)
+        events.log().error("routes_ask", reason=question)
         for gate in self.gates.values():
             gate.ask(question)
 

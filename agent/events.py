@@ -167,7 +167,7 @@ def set_up(level: str = "info", form: str = "json", stream: TextIO | None = None
     """Send events of at least `level` to a stream, stdout by default, as JSON lines or as text for
     a terminal."""
     stream = stream or sys.stdout
-    _configure(level, form, structlog.PrintLoggerFactory(stream), colours=stream.isatty())
+    _configure(level, form, structlog.WriteLoggerFactory(stream), colours=stream.isatty())
     recent.clear()
 
 

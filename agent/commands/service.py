@@ -22,6 +22,7 @@ from agent.commands.parts import (
 )
 from agent.delivery.batch import stylesheet
 from agent.errors import ConfigError, Problem
+from agent.steady import SteadyStream
 
 
 def add_service(commands: Any) -> None:
@@ -52,6 +53,8 @@ def add_service(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     settings = config.load_with_files(options.config, stylesheet.problems)
+    # From here on whoever reads the log cannot end or hold up the agent.
+    sys.stdout, sys.stderr = SteadyStream(sys.stdout), SteadyStream(sys.stderr)
     for note in (*_notes(settings), *stylesheet.trial(settings)):
         print(f"till-agent: note: {note}", file=sys.stderr)
     events.set_up(settings.log.level, settings.log.format)

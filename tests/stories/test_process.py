@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import sqlite3
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 import aiohttp
 import pytest
 from patience import PATIENCE_S, eventually
-from world import Process, lay_till, run_once
+from world import Pos, Process, lay_till, run_once
 
+from agent.demo.world import free_port
 from agent.sandbox import Sandbox
 
 StartProcess = Callable[..., Awaitable[Process]]
@@ -294,3 +296,57 @@ async def test_process_ends_within_seconds_even_when_nothing_answers(
 
     assert await ending == 0
     assert time.monotonic() - began < PATIENCE_S
+
+
+# --- a log that nobody takes ----------------------------------------------------------------------
+
+
+@pytest.fixture(params=["a full disk", "a reader who is gone", "a reader who takes nothing"])
+def bad_log(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Give what an agent is to log to."""
+    reading, writing = os.pipe()
+    if request.param == "a full disk":
+        os.close(writing)
+        writing = os.open("/dev/full", os.O_WRONLY)
+    elif request.param == "a reader who is gone":
+        os.close(reading)
+        reading = os.open(os.devnull, os.O_RDONLY)
+    else:
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, b"\n" * 4096)
+        os.set_blocking(writing, True)
+    yield writing
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.system
+async def test_a_log_that_takes_nothing_ends_and_holds_up_nothing(
+    sandbox: Sandbox, session: aiohttp.ClientSession, tmp_path: Path, bad_log: int
+) -> None:
+    port = free_port()
+    till = lay_till(sandbox, tmp_path / "till", {"server": {"port": port}})
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent", "run", "--config", str(till.config_path)),
+        stdout=bad_log,
+        stderr=bad_log,
+        cwd=Path(__file__).parents[2],
+    )
+    pos = Pos(f"http://127.0.0.1:{port}", till.token, session)
+
+    async def ready() -> bool:
+        assert process.returncode is None
+        with contextlib.suppress(aiohttp.ClientError):
+            return (await pos.call("GET", "/readyz"))[0] == 200
+        return False
+
+    try:
+        await eventually(ready, "the agent is ready")
+        await pos.until(await pos.create(), "delivered")
+    finally:
+        process.terminate()
+        code = await process.wait()
+
+    assert code == 0
