@@ -54,6 +54,7 @@ def test_publishing_gives_the_file_its_name(spool: Spool) -> None:
 def test_content_and_name_are_synced_in_this_order(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    spool.directory.mkdir()
     steps: list[str] = []
     sync, name = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (steps.append("sync"), sync(fd)))
@@ -62,6 +63,17 @@ def test_content_and_name_are_synced_in_this_order(
     spool.publish(spool.prepare(NAME, build))
 
     assert steps == ["sync", "name", "sync"]
+
+
+def test_folder_that_was_made_is_synced_into_the_one_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("agent.delivery.batch.spool._sync_names", synced.append)
+
+    Spool(tmp_path / "var" / "spool").prepare(NAME, build)
+
+    assert set(synced) == {tmp_path, tmp_path / "var"}
 
 
 def test_files_and_folder_are_private(spool: Spool) -> None:

@@ -102,7 +102,7 @@ class Spool:
         place = self.path(prepared.name)
         with self._told_in_words("name a batch file"):
             os.replace(prepared.temporary, place)
-            self._sync_directory()
+            _sync_names(self.directory)
         return place
 
     def holds(self, name: str, sha256: str, bytes: int) -> bool:
@@ -120,7 +120,7 @@ class Spool:
         with self._told_in_words("remove a batch file"):
             if self.directory.is_dir():
                 place.unlink(missing_ok=True)
-                self._sync_directory()
+                _sync_names(self.directory)
 
     def sweep(self, keep: set[str]) -> Swept:
         """Remove the temporary files of a former run, and report files that are not in `keep`.
@@ -143,17 +143,13 @@ class Spool:
         return self.path(name).with_name(f".{name}{TEMPORARY_SUFFIX}")
 
     def _make_directory(self) -> None:
+        missing = [each for each in (self.directory, *self.directory.parents) if not each.exists()]
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for made in missing:  # or a power cut takes the folder, with every file in it
+            _sync_names(made.parent)
         # A folder made by hand may be open to others, and umask has a say in mkdir().
         if self.directory.stat().st_mode & 0o777 != 0o700:
             self.directory.chmod(0o700)
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     @contextmanager
     def _told_in_words(self, doing: str) -> Iterator[None]:
@@ -170,6 +166,14 @@ class Spool:
 
 def _is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
+
+
+def _sync_names(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_synced(place: Path, build: Callable[[BinaryIO], int]) -> int:
