@@ -328,6 +328,12 @@ def get_by_number(db: Connection, number: int) -> Batch:
     return _batch(db.execute(f"{_SELECT} WHERE number = ?", (number,)).fetchone())
 
 
+def names_among(db: Connection, names: Sequence[str]) -> tuple[str, ...]:
+    """Give those names that batches have, whatever became of them."""
+    known = "SELECT 1 FROM batches WHERE name = ?"
+    return tuple(name for name in names if db.execute(known, (name,)).fetchone())
+
+
 def in_state(db: Connection, states: Sequence[str]) -> tuple[Batch, ...]:
     """Give the batches in these states, oldest first."""
     marks = ", ".join("?" * len(states))

@@ -137,6 +137,23 @@ async def test_a_name_that_a_power_cut_took_back_is_given_again(
         assert again.files() == till.files()
 
 
+async def test_a_file_that_went_up_before_the_power_failed_is_removed_and_a_foreign_one_left(
+    tmp_path: Path,
+) -> None:
+    async with SealingTill(tmp_path / "till") as till:
+        await some_customers(till)
+        await till.sealer.seal_now()
+        shipped = till.files()
+        await till.upload()
+    for name, content in {**shipped, "somebodys.xml": b"<their/>"}.items():
+        till.spool.path(name).write_bytes(content)  # the folder was not synced yet
+
+    async with SealingTill(tmp_path / "till") as again:
+        await again.turn()
+
+        assert again.files() == {"somebodys.xml": b"<their/>"}
+
+
 async def test_a_file_that_comes_out_wrong_gets_no_name_and_holds_up_no_other(
     till: SealingTill, monkeypatch: pytest.MonkeyPatch
 ) -> None:

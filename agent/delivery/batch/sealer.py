@@ -251,9 +251,13 @@ class Sealer:
         if self._swept:
             return
         keep = {batch.name for batch in await self._in_state("sealed", "written")}
-        if foreign := (await asyncio.to_thread(self._spool.sweep, keep)).foreign:
+        swept = await asyncio.to_thread(self._spool.sweep, keep)
+        ours = await self._journal.read(partial(batches.names_among, names=swept.foreign))
+        for name in ours:  # it went up, and then the power failed before it was removed for good
+            await asyncio.to_thread(self._spool.remove, name)
+        if foreign := len(swept.foreign) - len(ours):
             # Not their names: nobody knows what somebody else's file is named after.
-            events.log().warning("foreign_files_in_spool", count=len(foreign))
+            events.log().warning("foreign_files_in_spool", count=foreign)
         self._swept = True
 
     async def write_file(self, batch: Batch) -> None:
