@@ -35,6 +35,7 @@ from agent.errors import (
 from agent.journal.driver import Connection, Driver
 from agent.journal.lock import JournalLock
 from agent.journal.opening import Opening, Phase
+from agent.journal.syncing import sync
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -146,7 +147,7 @@ class Database:
             self._reader = _Connection(lambda: self.driver.connect(self.path, read_only=True), 64)
             await self._reader
             await self._reader.run(lambda db: db.execute("PRAGMA query_only = ON"))
-        except self.driver.module.Error as error:
+        except (self.driver.module.Error, OSError) as error:
             raise JournalUnavailable(
                 f"The journal {self.path} cannot be opened: {error}. It was left as it is. "
                 "Check that the file belongs to the agent's user and is a journal of till-agent, "
@@ -508,7 +509,7 @@ def migrate(db: Connection, path: Path, opening: Opening | None = None) -> None:
         )
     if 0 < version < newest:
         target = path.with_name(f"{path.name}.before-{newest}")
-        with opening.doing(db, Phase.COPYING, lambda: _share(target, path)):
+        with opening.doing(db, Phase.COPYING, lambda: _share(_unfinished(target), path)):
             backup(db, target)
     for number, text in steps:
         if number > version:
@@ -525,10 +526,22 @@ def _share(copy: Path, whole: Path) -> float | None:
 
 
 def backup(db: Connection, target: Path) -> None:
-    """Write a whole, checked copy of the journal to `target`, replacing one that stands there."""
-    target.unlink(missing_ok=True)
-    db.execute("VACUUM INTO ?", (str(target),))
-    os.chmod(target, 0o600)
+    """Write a whole copy of the journal to `target`, replacing one that stands there.
+
+    On return it survives a power cut; never does a part of one stand under that name.
+    """
+    unfinished = _unfinished(target)
+    unfinished.unlink(missing_ok=True)
+    # Made here, because SQLite would let others read it. It leaves the syncing to us, too.
+    os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    db.execute("VACUUM INTO ?", (str(unfinished),))
+    sync(unfinished)
+    unfinished.replace(target)
+    sync(target.parent)
+
+
+def _unfinished(copy: Path) -> Path:
+    return copy.with_name(f"{copy.name}.new")
 
 
 def _apply(db: Connection, number: int, text: str) -> None:

@@ -663,6 +663,18 @@ async def test_a_backup_is_whole_and_private(book: Book, tmp_path: Path) -> None
     assert target.stat().st_mode & 0o077 == 0
 
 
+async def test_a_backup_gets_its_name_once_it_is_synced(
+    book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "copy.db"
+    synced: list[tuple[Path, bool]] = []
+    monkeypatch.setattr(database, "sync", lambda path: synced.append((path, target.exists())))
+
+    await asyncio.to_thread(back_up, book.path, target)
+
+    assert synced == [(tmp_path / "copy.db.new", False), (tmp_path, True)]
+
+
 def back_up(path: Path, target: Path) -> None:
     connection = make_driver("sqlite").connect(path)
     try:
