@@ -35,7 +35,7 @@ from agent.errors import (
 from agent.journal.driver import Connection, Driver
 from agent.journal.lock import JournalLock
 from agent.journal.opening import Opening, Phase
-from agent.journal.syncing import sync
+from agent.journal.syncing import sync, sync_wal
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -101,6 +101,7 @@ class Database:
         self._waiting: deque[_Unit] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None  # closes what failed
         self._inode: tuple[tuple[int, int], ...] | None = None
         self._closing = False
         self.held_back_bytes = 0  # how large the -wal is, where another program's read keeps it so
@@ -129,6 +130,8 @@ class Database:
             self._wake.set()
             await self._task
             self._task = None
+        if self._leaving is not None:
+            await asyncio.wait([self._leaving])
         await self._disconnect()
         self._lock.release()
 
@@ -139,14 +142,12 @@ class Database:
         if first:
             self._make_private()
         self._writer = _Connection(lambda: self.driver.connect(self.path), 64)
-        self._reader = None
         try:
             await self._writer
-            await self._writer.run(lambda db: _prepare(db, self.opening, check=existed))
-            await self._writer.run(lambda db: migrate(db, self.path, self.opening))
-            self._reader = _Connection(lambda: self.driver.connect(self.path, read_only=True), 64)
-            await self._reader
-            await self._reader.run(lambda db: db.execute("PRAGMA query_only = ON"))
+            await self._writer.run(lambda db: self._prepare(db, check=existed))
+            await self._writer.run(self._migrate)
+            if self._reader is None:
+                await self._connect_reader()
         except (self.driver.module.Error, OSError) as error:
             raise JournalUnavailable(
                 f"The journal {self.path} cannot be opened: {error}. It was left as it is. "
@@ -155,6 +156,20 @@ class Database:
             ) from error
         self._inode = self._identity()
         self.problem = None
+
+    def _prepare(self, db: Connection, *, check: bool) -> None:
+        _prepare(db, self.opening, check=check)
+        sync_wal(db, Path(self._files[1]))
+
+    def _migrate(self, db: Connection) -> None:
+        migrate(db, self.path, self.opening)
+        # SQLite syncs the folder as well, but does not tell when that fails.
+        sync(self.path.parent)
+
+    async def _connect_reader(self) -> None:
+        self._reader = _Connection(lambda: self.driver.connect(self.path, read_only=True), 64)
+        await self._reader
+        await self._reader.run(lambda db: db.execute("PRAGMA query_only = ON"))
 
     def _make_private(self) -> None:
         """See to it that nobody else can read the file; SQLite gives its -wal the same mode."""
@@ -167,11 +182,17 @@ class Database:
                 "it is. Give the agent's user read and write access to it."
             ) from error
 
-    async def _disconnect(self) -> None:
+    async def _disconnect(self, *, reader_too: bool = True) -> None:
+        await _close_all(*self._let_go(reader_too=reader_too))
+
+    def _let_go(self, *, reader_too: bool) -> list[_Connection]:
+        """Give the connections to be closed; whoever comes now hears that it is closed."""
         # The reader first: the last connection to close checkpoints, and that must be the writer.
-        connections = self._reader, self._writer
-        self._reader = self._writer = None  # whoever comes now hears that it is closed
-        await _close_all(*connections)
+        connections = [self._reader if reader_too else None, self._writer]
+        self._writer = None
+        if reader_too:
+            self._reader = None
+        return [each for each in connections if each is not None]
 
     def _identity(self) -> tuple[tuple[int, int], ...] | None:
         """Tell the journal and its -wal from files that were put in their place."""
@@ -238,13 +259,19 @@ class Database:
         """Open the file again where an I/O error closed it; refuse to write to a file that is gone.
 
         A failed sync is never repeated as if it could succeed: the kernel may have dropped the
-        pages. Opening anew reads what really is on the disk.
+        pages. The next commit writes them anew, in the place of those that failed.
         """
+        if self._leaving is not None:
+            await asyncio.wait([self._leaving])  # never are there two that write
+            self._leaving = None
         if self._writer is None:
+            if self._identity() != self._inode:
+                await self._disconnect()  # what the reader knows is of another file
             try:
                 await self._connect(first=False)
-            except BaseException:
-                await self._disconnect()  # half open is not open: the next unit tries again
+            except BaseException as error:
+                # Half open is not open: the next unit tries again.
+                await self._disconnect(reader_too=not _passes(error))
                 raise
         if self._identity() != self._inode:
             raise JournalUnavailable(self._gone())
@@ -298,7 +325,7 @@ class Database:
         if code == _FULL:
             return JournalFull()
         if code in (_IOERR, _CORRUPT, _NOTADB):
-            self._drop_soon()
+            self._drop_soon(reader_too=code != _IOERR)
         if code == _BUSY:
             return JournalUnavailable(
                 "Another program has locked the journal. This request was not stored; send it "
@@ -310,11 +337,16 @@ class Database:
             "What was answered before is safe."
         )
 
-    def _drop_soon(self) -> None:
-        writer, reader = self._writer, self._reader
-        self._writer = self._reader = None
-        task = asyncio.get_running_loop().create_task(_close_all(reader, writer))
-        task.add_done_callback(lambda done: done.exception())
+    def _drop_soon(self, *, reader_too: bool) -> None:
+        """Close what failed, so that the next unit opens it anew.
+
+        After an I/O error the reader stays: as long as it is there, SQLite knows how far the -wal
+        counts. Else the next opening would find the commit that failed, whole in memory and perhaps
+        not on the disk, and everything committed after it would hang on that.
+        """
+        closing = _close_all(*self._let_go(reader_too=reader_too))
+        self._leaving = asyncio.get_running_loop().create_task(closing)
+        self._leaving.add_done_callback(lambda done: done.exception())
 
     async def scrub(self) -> bool:
         """Empty the -wal, so that what was erased does not stand there any more.
@@ -419,15 +451,20 @@ def _at_one_moment(db: Connection, work: Work[T]) -> T:
             db.execute("ROLLBACK")
 
 
-async def _close_all(*connections: _Connection | None) -> None:
+async def _close_all(*connections: _Connection) -> None:
     for connection in connections:
-        if connection is not None:
-            await connection.close()
+        await connection.close()
 
 
 def _primary_code(error: BaseException) -> int | None:
     code = getattr(error, "sqlite_errorcode", None)
     return code & 0xFF if isinstance(code, int) else None
+
+
+def _passes(error: BaseException) -> bool:
+    """Say whether opening failed for a cause that leaves the file as it is: a lock, the disk."""
+    cause = error.__cause__
+    return cause is not None and _primary_code(cause) not in (_CORRUPT, _NOTADB)
 
 
 def _file_holds(path: Path, traces: Sequence[bytes]) -> bool:

@@ -31,7 +31,7 @@ from agent.errors import (
     Overloaded,
     SchemaTooNew,
 )
-from agent.journal import changes, contacts, database, driver, states
+from agent.journal import changes, contacts, database, driver, states, syncing
 from agent.journal.journal import Journal
 
 
@@ -93,6 +93,27 @@ async def test_a_copy_taken_while_it_runs_opens_as_after_a_crash(
     async with Book(crashed / "journal.db", clock) as book:
         assert (await book.now(claimed)).unknown
         assert await book.now(waiting) == waiting
+
+
+async def test_the_wal_that_a_kill_left_is_written_to_the_disk_again_and_only_that(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = tmp_path / "killed"
+    async with Book(tmp_path / "journal.db", clock) as book:
+        change = await book.create()
+        killed.mkdir()
+        for each in tmp_path.glob("journal.db*"):
+            shutil.copy(each, killed)
+    synced: list[Path] = []
+    write = syncing._write_again
+    monkeypatch.setattr(syncing, "_write_again", lambda path: (synced.append(path), write(path)))
+
+    async with Book(killed / "journal.db", clock) as book:
+        assert await book.now(change) == change
+    async with Book(killed / "journal.db", clock):
+        pass
+
+    assert synced == [killed / "journal.db-wal"]
 
 
 async def test_the_lease_of_an_older_run_settles_nothing(path: Path, clock: FakeClock) -> None:
