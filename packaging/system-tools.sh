@@ -18,6 +18,7 @@ need debootstrap debootstrap
 need lintian lintian
 need strip binutils
 need ip iproute2
+need strace strace
 need promtool prometheus
 # A library, so no command tells: it gives sshd a login by password without a real account.
 ls /usr/lib/*/libnss_wrapper.so >/dev/null 2>&1 || missing="$missing libnss-wrapper"
