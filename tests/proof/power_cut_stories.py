@@ -18,13 +18,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import structlog
+import aiohttp
 from journal_helpers import Book, FakeClock
 from sealing import SealingTill
+from system_calls import NOTE
+from world import World, lay_till
 
 from agent.change import Change, Kind, State
 from agent.errors import AgentError, JournalError
 from agent.journal import changes, states
+from agent.sandbox import Sandbox
 
 # A few pages, so that a short story has many checkpoints; usually it is a thousand.
 _CHECKPOINT_PAGES = 24
@@ -39,7 +42,7 @@ DELIVERED, REJECTED, DISCARDED = ("delivered", False), ("rejected", False), ("di
 
 def say(**words: Any) -> None:
     """Tell whoever records this; a whole line in one call."""
-    os.write(1, (json.dumps(words) + "\n").encode())
+    os.write(1, (NOTE + json.dumps(words) + "\n").encode())
 
 
 def will(standings: Mapping[str, Standing | None]) -> None:
@@ -352,7 +355,50 @@ async def upgrade(folder: Path, seed: int) -> None:
     await book.close()
 
 
+# After a restart the agent trusts no "not found" before create_timeout_s is over.
+AGENT_SETTINGS = {"engage": {"create_timeout_s": 1.0, "timeout_s": 5.0}}
+
+
+async def agent(folder: Path, seed: int) -> None:
+    """Sign customers up at a whole agent, which delivers them to an Engage in the same process."""
+    chance = random.Random(seed)
+    async with (
+        Sandbox(folder.with_name("sandbox"), import_every_s=0, rate_limit=0) as sandbox,
+        aiohttp.ClientSession() as session,
+    ):
+        tell_of_contacts(sandbox)
+        world = await World(sandbox, lay_till(sandbox, folder, AGENT_SETTINGS), session).start()
+        for number in range(8):
+            await asyncio.gather(
+                *(_ask(world, f"key{number}-{each}") for each in range(chance.choice((1, 1, 3))))
+            )
+
+
+def tell_of_contacts(sandbox: Sandbox) -> None:
+    """Tell of each contact that Engage makes, before it answers."""
+    create = sandbox._register.create
+
+    def telling(*args: Any, **more: Any) -> Any:
+        contact = create(*args, **more)
+        say(made=contact.attributes["email"])
+        return contact
+
+    sandbox._register.create = telling  # type: ignore[method-assign]
+
+
+async def _ask(world: World, key: str) -> None:
+    given = {"email": f"{key}@example.test", "city": f"Town {key}"}
+    say(asked=[key, Kind.CREATE, given, None])
+    will({key: WAITING})
+    status, answer, headers = await world.pos.call(
+        "POST", "/api/v3/contacts", given, Idempotency_Key=key, Prefer="wait=2"
+    )
+    assert status in (200, 201, 202), answer
+    say(answered=[key, headers["Agent-Change"]])
+
+
 STORIES = {
+    "agent": agent,
     "shop": shop,
     "encrypted": encrypted,
     "failing": failing,
@@ -365,7 +411,6 @@ STORIES = {
 def main() -> None:
     """Play a story and end as a kill does."""
     name, folder, seed = sys.argv[1:4]
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     asyncio.run(_play_and_die(STORIES[name](Path(folder), int(seed))))
 
 

@@ -20,16 +20,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import power_cut_stories
 import structlog
 from journal_helpers import Book, FakeClock
 from lost_power import Disk, State
-from power_cut_stories import Standing
+from power_cut_stories import AGENT_SETTINGS, Standing
 from sealing import SealingTill
 from system_calls import Event, Noted, Renamed, injecting, record
+from world import World, lay_till
 
 from agent.change import Kind, Payload
 from agent.journal import changes, database
+from agent.sandbox import Sandbox
 
 STORY = Path(power_cut_stories.__file__)
 _ROOT = Path(__file__).parents[2]
@@ -50,6 +53,8 @@ class Promises:
     # By Idempotency-Key: how a change stands, or, while something is under way, may stand.
     allowed: dict[str, list[Standing | None]] = field(default_factory=dict)
     asked: dict[str, tuple[str, dict[str, Any], str | None]] = field(default_factory=dict)
+    answered: dict[str, str] = field(default_factory=dict)  # to the id of the change
+    made: list[str] = field(default_factory=list)  # who is in Engage, by e-mail
 
     def take(self, note: str) -> None:
         words = json.loads(note)
@@ -57,6 +62,11 @@ class Promises:
             key, *asked = words["asked"]
             self.asked[key] = tuple(asked)
             self.allowed.setdefault(key, [None])
+        if "answered" in words:
+            key, change_id = words["answered"]
+            self.answered[key] = change_id
+        if "made" in words:
+            self.made.append(words["made"])
         for key, standing in words.get("may", {}).items():
             self.allowed.setdefault(key, [None]).append(_standing(standing))
         for key, standing in words.get("now", {}).items():
@@ -130,6 +140,8 @@ def judge_of(recording: Recording) -> Judge:
         return judge_files(recording.batches())
     if recording.name == "upgrade":
         return judge_upgrade
+    if recording.name == "agent":
+        return judge_agent
     return judge_shop("sqlcipher" if recording.name == "encrypted" else "sqlite")
 
 
@@ -172,14 +184,14 @@ Judge = Callable[[Path, State, Promises], Awaitable[None]]
 
 
 async def cut_everywhere(
-    recording: Recording, judge: Judge, *, seed: int, most: int, more: int = 2
+    recording: Recording, judge: Judge, *, seed: int, about: int, more: int = 2
 ) -> int:
     """Cut after each system call in `more` ways beside the two extremes, and judge what is left.
 
-    Gives how many different disks that made; beyond `most` chance picks which of them are judged.
-    Raises Lost.
+    Chance picks about so many of all these disks, or all of them; gives how many were judged, each
+    a different one. Raises Lost.
     """
-    share = most / (len(recording.events) * (more + 1))
+    share = about / (len(recording.events) * (more + 1))
     chance = random.Random(seed)
     cuts, seen = 0, set[bytes]()
     with tempfile.TemporaryDirectory(dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None) as scratch:
@@ -212,7 +224,7 @@ def _fingerprint(state: State, promises: Promises) -> bytes:
     return digest.digest()
 
 
-_IN_TURN = ("shop", "failing", "files", "encrypted", "shop", "failing", "files", "upgrade")
+_IN_TURN = ("shop", "failing", "files", "encrypted", "shop", "failing", "files", "upgrade", "agent")
 _CUTS_EACH = 500
 
 
@@ -224,7 +236,7 @@ def play_cuts(number: int) -> tuple[int, int, str | None]:
         recording = recorded(story, Path(folder) / "till", 1 + number)
         judge = judge_of(recording)
         try:
-            cutting = cut_everywhere(recording, judge, seed=number, most=_CUTS_EACH)
+            cutting = cut_everywhere(recording, judge, seed=number, about=_CUTS_EACH)
             return number, asyncio.run(cutting), None
         except Lost as error:
             return number, 0, str(error)
@@ -323,6 +335,42 @@ async def judge_upgrade(till: Path, state: State, promises: Promises) -> None:
     async with Book(path, FakeClock()) as book:
         assert [row[1] for row in await book.journal.read(_whole_rows)] == ids
         assert await book.rows("PRAGMA user_version") == [(newest,)]
+
+
+async def judge_agent(till: Path, state: State, promises: Promises) -> None:
+    """A whole agent goes on from there: each customer is in Engage in the end, and once."""
+    async with (
+        Sandbox(till.with_name("sandbox"), import_every_s=0, rate_limit=0) as sandbox,
+        aiohttp.ClientSession() as session,
+    ):
+        for email in promises.made:
+            sandbox.seed(email=email)
+        sandbox.set_fault("not_unique")  # a second sign-up would be a second contact
+        # The same till with settings and secrets that lead to this sandbox.
+        laid = lay_till(sandbox, till.with_name("again"), AGENT_SETTINGS)
+        for each in till.glob("journal.db*"):
+            shutil.copy(each, laid.folder)
+        world = World(sandbox, laid, session)
+        try:
+            await world.start()
+            # For the agent it is another Engage, at another address: a person says that it is not.
+            await world.pos.call("POST", "/agent/v1/routes/api/resume")
+            for key, (_, given, _) in promises.asked.items():
+                status, answer, headers = await world.pos.call(
+                    "POST", "/api/v3/contacts", given, Idempotency_Key=key, Prefer="respond-async"
+                )
+                assert status in (200, 201, 202), answer
+                if key in promises.answered:
+                    assert headers["Idempotent-Replay"] == "true", f"{key} is lost"
+                    assert headers["Agent-Change"] == promises.answered[key]
+                await world.pos.until(headers["Agent-Change"], "delivered")
+            for _, given, _ in promises.asked.values():
+                assert len(sandbox.find("email", given["email"])) == 1, given["email"]
+            assert sandbox.counts()["duplicates"] == 0
+        finally:
+            await world.stop()
+    for name in ("sandbox", "again"):
+        shutil.rmtree(till.with_name(name))
 
 
 def _look(path: Path) -> tuple[int, list[str]]:

@@ -20,16 +20,26 @@ def tracing() -> None:
     need_tracing()
 
 
-async def judged(recording: Recording, most: int) -> int:
-    cuts = await cut_everywhere(recording, judge_of(recording), seed=1, most=most)
+async def judged(recording: Recording, about: int) -> None:
+    """Cut about so often, at moments and in ways that chance picks; raises Lost."""
+    cuts = await cut_everywhere(recording, judge_of(recording), seed=1, about=about)
+
     print(f"{recording.name}: {cuts} simulated power cuts")
-    return cuts
+    assert cuts > about / 3
 
 
 async def test_what_was_answered_survives_a_cut_at_any_system_call(tmp_path: Path) -> None:
     recording = recorded("shop", tmp_path / "till", seed=1)
 
-    assert await judged(recording, most=1200) > 600
+    await judged(recording, about=800)
+
+
+async def test_agent_goes_on_after_a_cut_and_each_customer_is_in_engage_once(
+    tmp_path: Path,
+) -> None:
+    recording = recorded("agent", tmp_path / "till", seed=1)
+
+    await judged(recording, about=25)
 
 
 async def test_what_was_answered_survives_in_an_encrypted_journal(tmp_path: Path) -> None:
@@ -37,14 +47,14 @@ async def test_what_was_answered_survives_in_an_encrypted_journal(tmp_path: Path
         pytest.skip("sqlcipher3 is not installed")
     recording = recorded("encrypted", tmp_path / "till", seed=2)
 
-    assert await judged(recording, most=300) > 100
+    await judged(recording, about=200)
 
 
 async def test_what_was_answered_survives_a_cut_after_syncs_that_failed(tmp_path: Path) -> None:
     recording = recorded("failing", tmp_path / "till", seed=1)
 
     assert any(isinstance(each, Synced) and not each.is_good for each in recording.events)
-    assert await judged(recording, most=800) > 400
+    await judged(recording, about=450)
 
 
 async def test_batch_files_are_whole_or_made_again_after_a_cut_at_any_system_call(
@@ -53,7 +63,7 @@ async def test_batch_files_are_whole_or_made_again_after_a_cut_at_any_system_cal
     recording = recorded("files", tmp_path / "till", seed=1)
 
     assert len(recording.batches()) == 3
-    assert await judged(recording, most=600) > 300
+    await judged(recording, about=350)
 
 
 async def test_upgrade_is_begun_anew_and_its_copy_whole_after_a_cut_at_any_system_call(
@@ -61,11 +71,11 @@ async def test_upgrade_is_begun_anew_and_its_copy_whole_after_a_cut_at_any_syste
 ) -> None:
     recording = recorded("upgrade", tmp_path / "till", seed=4)
 
-    assert await judged(recording, most=250) > 100
+    await judged(recording, about=150)
 
 
 async def test_journal_that_does_not_sync_is_found_out(tmp_path: Path) -> None:
     recording = recorded("careless", tmp_path / "till", seed=1)
 
     with pytest.raises(Lost):
-        await judged(recording, most=1200)
+        await judged(recording, about=800)

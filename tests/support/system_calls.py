@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import pytest
 from patience import PATIENCE_S
 
 STDOUT = 1
+NOTE = "noted: "
 # Everything that makes, names, fills, cuts or syncs a file.
 _TRACED = (
     "open,openat,creat,close,write,pwrite64,writev,pwritev,pwritev2,lseek,ftruncate,truncate,"
@@ -82,7 +84,7 @@ class Synced:
 
 @dataclass(frozen=True)
 class Noted:
-    """What the process said of itself: a line on its standard output."""
+    """What the process said of itself on its standard output, in a line that begins with NOTE."""
 
     text: str
 
@@ -131,14 +133,20 @@ def record(
     ]
     for each in failing:
         options += ["-e", each]
-    ended = subprocess.run(
+    with subprocess.Popen(
         [*options, *command],
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=PATIENCE_S,
         cwd=Path(__file__).parents[2],
-    )
-    assert ended.returncode == 0, ended.stderr[-4000:]
+        start_new_session=True,
+    ) as strace:
+        try:
+            _, said = strace.communicate(timeout=PATIENCE_S)
+        except BaseException:
+            os.killpg(strace.pid, signal.SIGKILL)  # what it traces would live on
+            raise
+    assert strace.returncode == 0, said[-4000:]
     return list(_Reader(str(folder), dict(files or {})).events(log))
 
 
@@ -235,7 +243,9 @@ class _Reader:
         descriptor = int(numbers[0])
         if descriptor == STDOUT:
             *lines, self.said = (self.said + texts[0][:result].decode()).split("\n")
-            yield from map(Noted, lines)
+            for line in lines:
+                if line.startswith(NOTE):
+                    yield Noted(line.removeprefix(NOTE))
         elif (at := self.opened.get(descriptor)) is not None:
             if at.appends:
                 raise NotImplementedError("the model knows no O_APPEND")
