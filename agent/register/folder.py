@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
-from agent.delivery.batch.sftp_login import Account, Login, ServerRefused
+from agent.delivery.batch.sftp_login import Account, Login
+from agent.delivery.batch.sftp_words import ServerRefused
 from agent.register.files import ExportFile, is_meant
 
 _PIECE_BYTES: Final = 32 * 1024  # what every SFTP server gives at once

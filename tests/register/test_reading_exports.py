@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from patience import eventually
 
-from agent.delivery.batch.sftp_login import ServerRefused
+from agent.delivery.batch.sftp_words import ServerRefused
 from agent.errors import AgentError, HostKeyChanged, Unreachable
 from agent.journal import register
 

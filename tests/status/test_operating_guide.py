@@ -16,7 +16,8 @@ from agent.change import Change, Kind, Payload, Route, State
 from agent.clock import SystemClock
 from agent.contact import Contact
 from agent.delivery.batch.host_keys import HostKey
-from agent.delivery.batch.sftp_login import _MEANINGS, _host_key_words
+from agent.delivery.batch.sftp_login import _host_key_words
+from agent.delivery.batch.sftp_words import MEANINGS
 from agent.delivery.batch.spool import Spool, SpoolProblem
 from agent.delivery.batch.stylesheet import Stylesheet, StylesheetProblem
 from agent.delivery.batch.uploader import Uploader
@@ -132,7 +133,7 @@ def situations(folder: Path) -> list[dict[str, Any]]:
         {"sftp": DOWN, "batches": (batch("written"),), **WAIT_37},
         halted(Route.API, key_refused()),
         halted(Route.FILE, _host_key_words(server, [], HOST_KEY)),
-        halted(Route.FILE, _MEANINGS["AuthenticationException"].words.format(**said)),
+        halted(Route.FILE, MEANINGS["AuthenticationException"].words.format(**said)),
         asked(folder / "one.db", "https://other.voyado.com", origin.Machine()),
         asked(
             folder / "two.db",
@@ -155,7 +156,7 @@ def situations(folder: Path) -> list[dict[str, Any]]:
         },
         {"problems": (stalled(),)},
         {"problems": (spool_problem(folder),)},
-        {"problems": (_MEANINGS["status"].words.format(**said),)},
+        {"problems": (MEANINGS["status"].words.format(**said),)},
         {"problems": (stylesheet_problem(folder),)},
         {"problems": ("Another program listens on 127.0.0.1, port 8717: it may get requests.",)},
         {"problems": (engages_certificate(),)},

@@ -1,8 +1,8 @@
 """Engage's SFTP server: sealed files go up whole or not at all, and never to a stranger.
 
-Owns the way a file gets its name there; knows neither the journal nor the spool. The login, its
-time limits and what its failures mean are those of `sftp_login.py`; each acknowledged block of a
-file starts a step's time anew.
+Owns the way a file gets its name there; knows neither the journal nor the spool. The login is that
+of `sftp_login.py`, with the time limits of `sftp_line.py`: each acknowledged block of a file starts
+a step's time anew.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from agent.delivery.batch.host_keys import HostKey, pinned_keys, trust
-from agent.delivery.batch.sftp_login import Account, Login, ServerRefused, host_key
+from agent.delivery.batch.sftp_line import host_key
+from agent.delivery.batch.sftp_login import Account, Login
+from agent.delivery.batch.sftp_words import ServerRefused
 from agent.delivery.batch.spool import SpoolProblem
 from agent.errors import AnswerLost, RouteError, Unreachable
 

@@ -1,46 +1,29 @@
-"""A login at Engage's SFTP server: one connection, one thread, and never a stranger.
+"""A login at Engage's SFTP server: never at a stranger's.
 
-The only module that imports paramiko, at first use. What the login is good for is said elsewhere:
-`sftp.py` sends files, `agent/register` reads some.
-
-Every step has `timeout_s` seconds of its own; each answer of the server in a long step starts them
-anew: a slow transfer goes on, a stalled one ends. At the end of a step's time, and when the task is
-cancelled, the socket is shut, which is what brings a blocked thread back.
+What the login is good for is said elsewhere: `sftp.py` sends files, `agent/register` reads some.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import posixpath
-import socket
 import stat
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from agent.delivery.batch.host_keys import HostKey, pinned_keys
-from agent.errors import (
-    AgentError,
-    HostKeyChanged,
-    NotAuthorised,
-    RouteError,
-    Unreachable,
-)
+from agent.delivery.batch.sftp_line import MARGIN_S, Line
+from agent.delivery.batch.sftp_words import ServerRefused, said
+from agent.errors import AgentError, HostKeyChanged, NotAuthorised
 
 if TYPE_CHECKING:
     import paramiko
 
 Result = TypeVar("Result")
 
-
-class ServerRefused(RouteError):
-    """The SFTP server does not take the file; it stays in the spool and is tried again slowly."""
-
-    code = "ServerRefused"
+# Names of signature algorithms, where they differ from the name of the key that makes them.
+_ALGORITHMS_OF_KEY: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 
 
 @dataclass(frozen=True)
@@ -65,254 +48,6 @@ class Account:
         """Refuse what cannot be meant."""
         if self.password is None and self.private_key_file is None:
             raise ValueError("a login needs a password or a private key")
-
-
-@dataclass(frozen=True)
-class _Meaning:
-    error: type[RouteError]
-    words: str  # {server}, {doing}, {said}, {setting}
-
-
-# What the libraries raise, by the name of the class or of its nearest listed base (by name, so that
-# reading this table does not import paramiko).
-_MEANINGS: Final[Mapping[str, _Meaning]] = {
-    # The line.
-    "gaierror": _Meaning(
-        Unreachable, "The name of {server} cannot be resolved. Check the line and sftp.host."
-    ),
-    "UnicodeError": _Meaning(Unreachable, "The name of {server} is no host name: {said}."),
-    "ConnectionRefusedError": _Meaning(
-        Unreachable, "{server} refuses connections. Check sftp.host and sftp.port."
-    ),
-    "TimeoutError": _Meaning(Unreachable, "{server} did not answer in time while {doing}."),
-    "EOFError": _Meaning(Unreachable, "{server} closed the connection while {doing}."),
-    "OSError": _Meaning(Unreachable, "The line to {server} broke while {doing}: {said}."),
-    "SSHException": _Meaning(
-        Unreachable, "The connection to {server} failed while {doing}: {said}."
-    ),
-    # The login, and what no amount of waiting cures.
-    "AuthenticationException": _Meaning(
-        NotAuthorised,
-        "{server} refused the login: {said}. Check sftp.username and the password or key file; "
-        "the account may also be locked.",
-    ),
-    "BadAuthenticationType": _Meaning(
-        NotAuthorised,
-        "{server} does not allow this way to log in: {said}. Use a password file or a private key, "
-        "as the server wants it.",
-    ),
-    "IncompatiblePeer": _Meaning(
-        NotAuthorised,
-        "{server} speaks only algorithms that are no longer safe ({said}). "
-        "Its operator must update it.",
-    ),
-    # The server's own answers to a request.
-    "FileNotFoundError": _Meaning(
-        ServerRefused, "{server} says while {doing}: {said}. Check that {setting} exists."
-    ),
-    "PermissionError": _Meaning(
-        ServerRefused, "{server} says while {doing}: {said}. The login needs the right to do so."
-    ),
-    "status": _Meaning(
-        ServerRefused,
-        "{server} says while {doing}: {said}. Its disk may be full or the folder read-only.",
-    ),
-    "ChannelException": _Meaning(
-        ServerRefused, "{server} opens no SFTP session: {said}. The login needs the right to it."
-    ),
-}
-
-_GRACE_S: Final = 5.0  # for a thread to come back once its socket is shut
-_MARGIN_S: Final = 5.0  # paramiko's own limits lie behind the watchdog's, so that one decides
-
-# Names of signature algorithms, where they differ from the name of the key that makes them.
-_ALGORITHMS_OF_KEY: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
-
-
-async def host_key(host: str, port: int, timeout_s: float) -> HostKey:
-    """Ask a server for its key, without trusting it: no login follows.
-
-    Raises Unreachable, and NotAuthorised when it speaks only algorithms that are no longer safe.
-    """
-    line = Line(host, port, timeout_s)
-    try:
-        await line.connect()
-        return await line.negotiate(())
-    finally:
-        await line.close()
-
-
-# --- a connection and its thread --------------------------------------------------------------
-
-
-class Line:
-    """One connection: blocking work on one thread, ended from outside by shutting the socket."""
-
-    def __init__(self, host: str, port: int, timeout_s: float) -> None:
-        self.server = f"The SFTP server {host}:{port}"
-        self._host = host
-        self._port = port
-        self._timeout_s = timeout_s
-        self._directory_setting = ""
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="sftp")
-        self._socket: socket.socket | None = None
-        self._transport: paramiko.Transport | None = None
-        self._moved_at = time.monotonic()
-
-    async def connect(self) -> None:
-        """Resolve the name and open TCP; no thread of ours is involved.
-
-        A resolver that hangs keeps a thread of the loop until it gives up by itself; we do not wait
-        for it.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                places = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-                self._socket = await self._connected(places)
-        except (OSError, UnicodeError) as error:
-            raise self._in_words(error, "connecting") from error
-
-    async def negotiate(self, preferred: Sequence[str]) -> HostKey:
-        """Agree on keys and give the server's; its own proof of having that key is checked."""
-        return await self.run("agreeing on keys", lambda: self._negotiate(preferred))
-
-    async def run(self, doing: str, work: Callable[[], Result]) -> Result:
-        """Run blocking work on the connection's thread, with the time limit of a step.
-
-        What the libraries raise becomes a RouteError with `doing` in its words.
-        """
-        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
-        try:
-            late = await self._is_late(future)
-        except asyncio.CancelledError:
-            await self._bring_back(future)
-            raise
-        if late:
-            await self._bring_back(future)
-            raise Unreachable(
-                f"{self.server} did not answer within {self._timeout_s:g} s while {doing}."
-            )
-        try:
-            return future.result()
-        except AgentError:
-            raise
-        except Exception as error:
-            raise self._in_words(error, doing) from error
-
-    def moved(self) -> None:
-        """Start the step's time anew; called on the thread, when the server has answered."""
-        self._moved_at = time.monotonic()
-
-    async def close(self) -> None:
-        """End the connection and its threads. Safe after anything."""
-        self._shut()
-        released = asyncio.get_running_loop().run_in_executor(self._executor, self._release)
-        self._executor.shutdown(wait=False)
-        await asyncio.wait({released}, timeout=_GRACE_S + _MARGIN_S)
-
-    async def _connected(self, places: Sequence[tuple[Any, ...]]) -> socket.socket:
-        for last, (family, kind, protocol, _, address) in enumerate(places, start=1 - len(places)):
-            connection = socket.socket(family, kind, protocol)
-            try:
-                connection.setblocking(False)
-                # One address that swallows packets must not use up the time of the others.
-                async with asyncio.timeout(self._timeout_s / len(places)):
-                    await asyncio.get_running_loop().sock_connect(connection, address)
-                connection.setblocking(True)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return connection
-            except OSError:
-                connection.close()
-                if last == 0:
-                    raise
-            except BaseException:
-                connection.close()
-                raise
-        raise OSError("the name has no address")
-
-    def _negotiate(self, preferred: Sequence[str]) -> HostKey:
-        import paramiko
-
-        # Everything that paramiko logs as an error reaches us as an exception too.
-        logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-        assert self._socket is not None  # noqa: S101
-        transport = self._transport = paramiko.Transport(self._socket)
-        limit = self._timeout_s + _MARGIN_S
-        transport.banner_timeout = transport.handshake_timeout = limit
-        transport.auth_timeout = transport.channel_timeout = limit
-        options = transport.get_security_options()
-        offered = tuple(options.key_types)
-        first = [name for name in preferred if name in offered]
-        options.key_types = [*first, *(name for name in offered if name not in first)]
-        transport.start_client(timeout=limit)
-        key = transport.get_remote_server_key()
-        return HostKey(key.get_name(), key.get_base64())
-
-    async def _is_late(self, future: asyncio.Future[Any]) -> bool:
-        self._moved_at = time.monotonic()
-        while (left := self._moved_at + self._timeout_s - time.monotonic()) > 0:
-            done, _ = await asyncio.wait({future}, timeout=left)
-            if done:
-                return False
-        return not future.done()
-
-    async def _bring_back(self, future: asyncio.Future[Any]) -> None:
-        self._shut()
-        # What the work raises now is only the echo of the shut socket.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait({future}, timeout=_GRACE_S)
-
-    def _shut(self) -> None:
-        """Shut the socket: whatever blocks on it, in whichever thread, ends. Never blocks."""
-        if self._socket is None:
-            return
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # closed already, or never connected
-
-    def _release(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-            if self._transport.is_alive():
-                self._transport.join(_GRACE_S)
-            # Else its timer lives on, as a thread, for as long as a handshake may take.
-            self._transport.packetizer.complete_handshake()
-        if self._socket is not None:
-            self._socket.close()
-
-    def _is_lost(self) -> bool:
-        return self._transport is not None and not self._transport.is_active()
-
-    def _in_words(self, error: Exception, doing: str) -> Exception:
-        """Give the RouteError for what a library raised; a bug of ours comes back as it is."""
-        meaning = self._meaning(error)
-        if meaning is None:
-            return error
-        words = meaning.words.format(
-            server=self.server, doing=doing, said=_said(error), setting=self._directory_setting
-        )
-        return meaning.error(words)
-
-    def _meaning(self, error: Exception) -> _Meaning | None:
-        names = [kind.__name__ for kind in type(error).__mro__]
-        if type(error) is OSError and error.errno is None:
-            names = ["status"]  # paramiko has no other sign for the server's other refusals
-        name = next((name for name in names if name in _MEANINGS), None)
-        if self._is_lost() and name in ("AuthenticationException", "status"):
-            name = "EOFError"  # for a line that broke, paramiko raises these two as well
-        return _MEANINGS[name] if name else None
-
-
-def _said(error: Exception) -> str:
-    """Give a library's or server's words as one short printable line."""
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    text = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(text.split())[:200].rstrip(".") or type(error).__name__
-
-
-# --- a login and its folder -------------------------------------------------------------------
 
 
 class Login(Line):
@@ -391,7 +126,7 @@ class Login(Line):
         import paramiko
 
         assert self._transport is not None  # noqa: S101
-        limit = self._timeout_s + _MARGIN_S
+        limit = self._timeout_s + MARGIN_S
         channel = self._transport.open_session(timeout=limit)
         channel.settimeout(limit)
         channel.invoke_subsystem("sftp")
@@ -435,7 +170,7 @@ def _read_pins(known_hosts_file: Path, host: str, port: int) -> list[HostKey]:
         return pinned_keys(known_hosts_file, host, port)
     except (OSError, UnicodeDecodeError) as error:
         raise HostKeyChanged(
-            f"The pinned host keys in {known_hosts_file} cannot be read: {_said(error)}. "
+            f"The pinned host keys in {known_hosts_file} cannot be read: {said(error)}. "
             "Correct the file; until then no server is trusted."
         ) from error
 
