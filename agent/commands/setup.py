@@ -7,7 +7,6 @@ from files or are typed unseen; a command line is visible to everybody on the ma
 from __future__ import annotations
 
 import argparse
-import asyncio
 import getpass
 import subprocess
 import sys
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from agent import config, setup, tokens
+from agent.commands import host_key
 from agent.commands.doctor import examined, lines
-from agent.commands.parts import BAD_CONFIG, FAILED, OK, add, agreed, width
+from agent.commands.parts import BAD_CONFIG, FAILED, OK, add, width
 from agent.errors import AgentError, ConfigError, RouteError
 
 _SYSTEMD = Path("/run/systemd/system")
@@ -264,30 +264,25 @@ def _pin(settings: config.Config, fingerprint: str | None, *, asks: bool) -> boo
     sftp = settings.sftp
     if settings.fallback.transport != "sftp" or sftp.known_hosts_file is None:
         return True
-    from agent.delivery.batch import host_keys
-    from agent.delivery.batch.sftp import host_key
+    from agent.delivery.batch.sftp import pinned_keys
 
-    path = sftp.known_hosts_file
-    known = host_keys.pinned_keys(path, sftp.host, sftp.port) if path.exists() else []
     try:
-        shown = asyncio.run(host_key(sftp.host, sftp.port, sftp.timeout_s))
+        seen = host_key.see(sftp)
     except RouteError as error:
         print(f"The SFTP server's key was not asked for: {error.message}", file=sys.stderr)
-        return bool(known)
-    if shown in known:
+        return bool(pinned_keys(sftp.known_hosts_file, sftp.host, sftp.port))
+    if seen.same:
         return True
-    print(f"{sftp.host}:{sftp.port} shows {shown}")
-    if fingerprint is not None and fingerprint != shown.fingerprint:
+    seen.print_keys()
+    key = seen.shown if fingerprint is None else seen.with_fingerprint(fingerprint)
+    if key is None:
         raise AgentError(
             "The SFTP server shows another fingerprint than the one given. Its key was not pinned "
             "and the service not started; the settings are written. Ask Voyado which one is right."
         )
-    if fingerprint is None and not (
-        asks and agreed("Is that what Voyado told you? Type yes to pin it: ")
-    ):
-        return bool(known)
-    host_keys.trust(path, sftp.host, sftp.port, shown)
-    print(f"Pinned in {path}.")
+    if fingerprint is None and not (asks and host_key.is_what_was_told(seen)):
+        return bool(seen.pinned)
+    host_key.pin(sftp, seen, key)
     return True
 
 

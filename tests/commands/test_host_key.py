@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 from patience import eventually
 from world import World, lay_till
 
+from agent.delivery.batch.host_keys import HostKey, pinned_keys
 from agent.sandbox import Sandbox
 from agent.trial import Till
 
@@ -118,3 +122,119 @@ async def test_a_running_agent_goes_on_once_the_new_key_is_trusted(
 
     assert ended.code == 0
     await world.pos.until(change_id, "uploaded")
+
+
+# --- a server with keys of several kinds ------------------------------------------------------
+
+
+@dataclass
+class SeveralKeys:
+    """A server that has two kinds of keys, and a till whose pins a test lays."""
+
+    till: Till
+    port: int
+    ed25519: HostKey
+    ecdsa: HostKey
+
+    def pin(self, *keys: HostKey) -> None:
+        known_hosts(self.till).write_text("".join(self.line(key) for key in keys))
+
+    def line(self, key: HostKey) -> str:
+        return f"[127.0.0.1]:{self.port} {key.algorithm} {key.base64}\n"
+
+    def pinned(self) -> list[HostKey]:
+        return pinned_keys(known_hosts(self.till), "127.0.0.1", self.port)
+
+
+def new_key(algorithm: str) -> asyncssh.SSHKey:
+    return asyncssh.generate_private_key(algorithm)
+
+
+def public(key: asyncssh.SSHKey) -> HostKey:
+    algorithm, encoded = key.export_public_key().decode().split()[:2]
+    return HostKey(algorithm, encoded)
+
+
+ED25519, ECDSA = "ssh-ed25519", "ecdsa-sha2-nistp256"
+
+
+@pytest.fixture
+async def several(sandbox: Sandbox, tmp_path: Path) -> AsyncIterator[SeveralKeys]:
+    keys = [new_key(ED25519), new_key(ECDSA)]
+    listener = await asyncssh.listen("127.0.0.1", 0, server_host_keys=keys)
+    port = listener.get_port()
+    till = lay_till(sandbox, tmp_path / "till", sftp_port=port)
+    yield SeveralKeys(till, port, *map(public, keys))
+    listener.close()
+    await listener.wait_closed()
+
+
+async def test_a_right_key_of_another_kind_than_the_server_s_first_is_said_to_be_pinned(
+    typed: Any, several: SeveralKeys
+) -> None:
+    several.pin(several.ecdsa)
+
+    shown = await typed("host-key", "show", "--config", str(several.till.config_path))
+
+    assert shown.code == 0
+    assert several.ed25519.fingerprint in shown.out
+    assert shown.out.count(several.ecdsa.fingerprint) == 2
+
+
+async def test_json_tells_the_key_that_the_agent_looks_at_and_all_others(
+    typed: Any, several: SeveralKeys
+) -> None:
+    former = public(new_key(ECDSA))
+    several.pin(former)
+
+    shown = await typed("host-key", "show", "--json", "--config", str(several.till.config_path))
+
+    told = json.loads(shown.out)
+    assert shown.code == 1
+    assert (told["shown"]["fingerprint"], told["same"]) == (several.ecdsa.fingerprint, False)
+    assert [key["algorithm"] for key in told["keys"]] == [ECDSA, ED25519]
+    assert [key["fingerprint"] for key in told["pinned"]] == [former.fingerprint]
+
+
+async def test_yes_pins_the_key_that_the_agent_looks_at_and_no_former_one_stays(
+    typed: Any, several: SeveralKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several.pin(public(new_key(ECDSA)))
+    answers(monkeypatch, "yes\n")
+
+    ended = await typed("host-key", "trust", "--config", str(several.till.config_path))
+
+    assert ended.code == 0
+    assert several.pinned() == [several.ecdsa]
+    assert "No longer trusted: SHA256:" in ended.out
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
+async def test_a_fingerprint_of_any_kind_of_key_pins_that_one_alone(
+    typed: Any, several: SeveralKeys, kind: str
+) -> None:
+    told = getattr(several, kind)
+    several.pin(public(new_key(ED25519)), public(new_key(ECDSA)), told)
+    trust = ("host-key", "trust", "--config", str(several.till.config_path), "--fingerprint")
+
+    ended = await typed(*trust, told.fingerprint)
+    again = await typed(*trust, told.fingerprint)
+
+    assert (ended.code, again.code) == (0, 0)
+    assert several.pinned() == [told]
+    assert "pinned already" in again.out
+
+
+async def test_a_fingerprint_that_the_server_does_not_show_leaves_the_pins_alone(
+    typed: Any, several: SeveralKeys
+) -> None:
+    former = public(new_key(ECDSA))
+    several.pin(former)
+
+    ended = await typed(
+        *("host-key", "trust", "--config", str(several.till.config_path)),
+        *("--fingerprint", former.fingerprint),
+    )
+
+    assert ended.code == 1
+    assert several.pinned() == [former]

@@ -16,7 +16,7 @@ import pytest
 from faulty_line import faulty_line
 from openssh import KINDS, PASSWORD, PATIENCE_S, OpenSsh, find_nss_wrapper, find_sshd
 
-from agent.delivery.batch.sftp import ForeignFile, ServerRefused, SftpServer, Upload, host_key
+from agent.delivery.batch.sftp import ForeignFile, ServerRefused, SftpServer, Upload, shown_keys
 from agent.errors import AnswerLost, HostKeyChanged, NotAuthorised, RouteError, Unreachable
 
 pytestmark = [
@@ -118,7 +118,7 @@ async def test_of_several_host_keys_the_pinned_kind_is_compared(start: Start, ki
 async def test_the_host_key_shown_is_the_one_that_ssh_keygen_prints(start: Start) -> None:
     server = start(host_key_kinds=["rsa"])
 
-    shown = await host_key("127.0.0.1", server.port, PATIENCE_S)
+    [shown] = await shown_keys("127.0.0.1", server.port, PATIENCE_S)
 
     printed = subprocess.run(
         ["ssh-keygen", "-lf", server.home / "host_rsa.pub"], check=True, capture_output=True

@@ -26,8 +26,8 @@ from agent.delivery.batch.sftp import (
     ServerRefused,
     SftpServer,
     Upload,
-    host_key,
     pinned_keys,
+    shown_keys,
     trust,
 )
 from agent.delivery.batch.spool import SpoolProblem
@@ -920,10 +920,26 @@ async def test_pinned_keys_that_cannot_be_read_trust_nobody(
 
 
 async def test_the_host_key_is_shown_without_a_login(server: FakeServer, keys: Any) -> None:
-    shown = await host_key("127.0.0.1", server.port, PATIENCE_S)
+    [shown] = await shown_keys("127.0.0.1", server.port, PATIENCE_S)
 
     assert shown == public(keys["ssh-ed25519"])
     assert shown.fingerprint == keys["ssh-ed25519"].get_fingerprint()
+    assert server.logins == []
+
+
+async def test_all_kinds_are_shown_and_the_one_that_a_login_looks_at_comes_first(
+    server: FakeServer, keys: Any
+) -> None:
+    await server.stop()
+    server.keys = list(keys.values())
+    await server.start()
+    place = ("127.0.0.1", server.port, PATIENCE_S)
+    ed25519, ecdsa, rsa = (public(key) for key in server.keys)
+    former = HostKey("ssh-rsa", "AAAA")
+
+    assert await shown_keys(*place) == [ed25519, ecdsa, rsa]
+    assert await shown_keys(*place, [ecdsa]) == [ecdsa, ed25519, rsa]
+    assert await shown_keys(*place, [former]) == [rsa, ed25519, ecdsa]
     assert server.logins == []
 
 
@@ -944,7 +960,7 @@ def test_another_port_is_another_server(known_hosts: Path, keys: Any) -> None:
     assert pinned_keys(known_hosts, "h", 22) == []
 
 
-def test_a_new_key_replaces_the_old_one_of_its_kind_for_this_server_only(
+def test_a_new_key_replaces_the_server_s_former_ones_of_every_kind_and_no_other_server_s(
     known_hosts: Path, keys: Any
 ) -> None:
     old, new = (public(asyncssh.generate_private_key("ssh-ed25519")) for _ in range(2))
@@ -956,7 +972,7 @@ def test_a_new_key_replaces_the_old_one_of_its_kind_for_this_server_only(
 
     trust(known_hosts, "h", 22, new)
 
-    assert pinned_keys(known_hosts, "h", 22) == [rsa, new]
+    assert pinned_keys(known_hosts, "h", 22) == [new]
     assert pinned_keys(known_hosts, "other", 22) == [old]
     assert "# kept\n" in known_hosts.read_text()
     assert "broken line\n" in known_hosts.read_text()
@@ -1019,7 +1035,7 @@ async def test_a_server_that_hangs_in_the_key_exchange_is_left(
         with pytest.raises(Unreachable, match=r"within 0\.8 s while agreeing"):
             await connect(port=port, timeout_s=SHORT_S).look([])
         with pytest.raises(Unreachable):
-            await host_key("127.0.0.1", port, SHORT_S)
+            await shown_keys("127.0.0.1", port, SHORT_S)
 
 
 async def test_something_that_is_no_ssh_server_is_told(connect: Connect) -> None:

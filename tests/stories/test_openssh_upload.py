@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Iterator
 from getpass import getuser
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from command_line import till_agent
 from openssh import LOGIN, PASSWORD, OpenSsh, find_nss_wrapper, find_sshd
 from patience import eventually
 from world import World, lay_till
@@ -91,6 +93,28 @@ async def test_file_waits_for_an_sshd_that_is_down_and_goes_up_when_it_is_back(
 
     await until_whole(sshd.folder)
     assert (await world.pos.until(change_id, "uploaded"))["route"] == "file"
+
+
+async def test_a_changed_key_of_any_kind_halts_until_the_one_that_it_names_is_trusted(
+    world: World, sshd: OpenSsh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former, known_hosts = "ssh-rsa AAAAB3NzaC1yc2E=", world.till.folder / "known_hosts"
+    known_hosts.write_text(f"[127.0.0.1]:{sshd.port} {former}\n")
+    world.sandbox.down()
+    change_id = await world.pos.create()
+
+    async def halted() -> Any:
+        route = (await world.pos.status())["routes"]["file"]
+        return route["reason"] if route["state"] == "halted" else None
+
+    reason = await eventually(halted, "the file route is halted")
+    monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
+    trusted = await till_agent("host-key", "trust", "--config", str(world.till.config_path))
+
+    assert sshd.host_key("rsa").fingerprint in reason
+    assert trusted.code == 0
+    await world.pos.until(change_id, "uploaded")
+    assert former not in known_hosts.read_text()
 
 
 @pytest.mark.skipif(find_nss_wrapper() is None, reason="libnss-wrapper is not installed")

@@ -53,13 +53,14 @@ def pinned_keys(known_hosts_file: Path, host: str, port: int) -> list[HostKey]:
 def trust(known_hosts_file: Path, host: str, port: int, key: HostKey) -> None:
     """Pin a key that a person has compared; durable on return, and safe to repeat.
 
-    The server's former keys of the same algorithm are no longer trusted: two would both be let in.
-    The file is replaced as a whole, so a power cut leaves the old one or the new one.
+    It is the server's only one from then on: a former key of any algorithm would still be let in,
+    and one that the server has changed would be looked at first and found wrong. The file is
+    replaced as a whole, so a power cut leaves the old one or the new one.
     """
-    kept = []
-    for line in _read(known_hosts_file):
-        superseded = line.marker == "" and line.key and line.key.algorithm == key.algorithm
-        kept.append(line.without(host, port) if superseded else line.text)
+    kept = [
+        line.without(host, port) if line.marker == "" and line.key else line.text
+        for line in _read(known_hosts_file)
+    ]
     added = f"{_name(host, port)} {key.algorithm} {key.base64}"
     _replace(known_hosts_file, "".join(f"{text}\n" for text in [*kept, added] if text is not None))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from agent.delivery.batch.host_keys import HostKey, pinned_keys, trust
-from agent.delivery.batch.sftp_line import host_key
+from agent.delivery.batch.sftp_line import shown_keys
 from agent.delivery.batch.sftp_login import Account, Login
 from agent.delivery.batch.sftp_words import ServerRefused
 from agent.delivery.batch.spool import SpoolProblem
@@ -30,8 +30,8 @@ __all__ = [
     "ServerRefused",
     "SftpServer",
     "Upload",
-    "host_key",
     "pinned_keys",
+    "shown_keys",
     "trust",
 ]
 

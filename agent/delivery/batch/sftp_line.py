@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agent.delivery.batch.host_keys import HostKey
 from agent.delivery.batch.sftp_words import in_words
-from agent.errors import AgentError, Unreachable
+from agent.errors import AgentError, NotAuthorised, Unreachable
 
 if TYPE_CHECKING:
     import paramiko
@@ -30,17 +30,34 @@ _GRACE_S: Final = 5.0  # for a thread to come back once its socket is shut
 MARGIN_S: Final = 5.0  # paramiko's own limits lie behind the watchdog's, so that one decides
 
 
-async def host_key(host: str, port: int, timeout_s: float) -> HostKey:
-    """Ask a server for its key, without trusting it: no login follows.
+# Names of signature algorithms, where they differ from the name of the key that makes them.
+_ALGORITHMS_OF_KEY: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 
-    Raises Unreachable, and NotAuthorised when it speaks only algorithms that are no longer safe.
+
+async def shown_keys(
+    host: str, port: int, timeout_s: float, pinned: Sequence[HostKey] = ()
+) -> list[HostKey]:
+    """Ask a server for its keys, one of each kind, without trusting any: no login follows.
+
+    The first is the one that a login looks at which has these `pinned`; there is at least one. A
+    server shows one key on a connection, so this takes one more than it has keys.
+
+    Raises Unreachable, ServerRefused, and NotAuthorised when the server speaks only algorithms that
+    are no longer safe.
     """
-    line = Line(host, port, timeout_s)
-    try:
-        await line.connect()
-        return await line.negotiate(())
-    finally:
-        await line.close()
+    found: list[HostKey] = []
+    while True:
+        line = Line(host, port, timeout_s)
+        try:
+            await line.connect()
+            found.append(await line.negotiate(first=pinned, without=found))
+        except NotAuthorised:
+            # Nothing is agreed on: it has no further kind, or none at all.
+            if not found:
+                raise
+            return found
+        finally:
+            await line.close()
 
 
 class Line:
@@ -71,9 +88,15 @@ class Line:
         except (OSError, UnicodeError) as error:
             raise self._in_words(error, "connecting") from error
 
-    async def negotiate(self, preferred: Sequence[str]) -> HostKey:
-        """Agree on keys and give the server's; its own proof of having that key is checked."""
-        return await self.run("agreeing on keys", lambda: self._negotiate(preferred))
+    async def negotiate(
+        self, first: Sequence[HostKey] = (), without: Sequence[HostKey] = ()
+    ) -> HostKey:
+        """Agree on keys and give the server's; its own proof of having that key is checked.
+
+        A server with several shows one: of a kind that is in `first`, if it has one, and never of a
+        kind that is in `without`. Raises NotAuthorised when the server has no other.
+        """
+        return await self.run("agreeing on keys", lambda: self._negotiate(first, without))
 
     async def run(self, doing: str, work: Callable[[], Result]) -> Result:
         """Run blocking work on the connection's thread, with the time limit of a step.
@@ -129,7 +152,7 @@ class Line:
                 raise
         raise OSError("the name has no address")
 
-    def _negotiate(self, preferred: Sequence[str]) -> HostKey:
+    def _negotiate(self, first: Sequence[HostKey], without: Sequence[HostKey]) -> HostKey:
         import paramiko
 
         # Everything that paramiko logs as an error reaches us as an exception too.
@@ -140,9 +163,12 @@ class Line:
         transport.banner_timeout = transport.handshake_timeout = limit
         transport.auth_timeout = transport.channel_timeout = limit
         options = transport.get_security_options()
-        offered = tuple(options.key_types)
-        first = [name for name in preferred if name in offered]
-        options.key_types = [*first, *(name for name in offered if name not in first)]
+        spared = _algorithms(without)
+        offered = [name for name in options.key_types if name not in spared]
+        if not offered:
+            raise paramiko.ssh_exception.IncompatiblePeer("there is no further kind of key")
+        wanted = [name for name in _algorithms(first) if name in offered]
+        options.key_types = [*wanted, *(name for name in offered if name not in wanted)]
         transport.start_client(timeout=limit)
         key = transport.get_remote_server_key()
         return HostKey(key.get_name(), key.get_base64())
@@ -193,3 +219,10 @@ class Line:
             is_lost=self._is_lost(),
         )
         return told or error
+
+
+def _algorithms(keys: Sequence[HostKey]) -> list[str]:
+    """Give the names of the signatures that these kinds of keys make."""
+    return [
+        name for key in keys for name in _ALGORITHMS_OF_KEY.get(key.algorithm, (key.algorithm,))
+    ]

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from agent.delivery.batch.host_keys import HostKey, pinned_keys
 from agent.delivery.batch.sftp_line import MARGIN_S, Line
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     import paramiko
 
 Result = TypeVar("Result")
-
-# Names of signature algorithms, where they differ from the name of the key that makes them.
-_ALGORITHMS_OF_KEY: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 
 
 @dataclass(frozen=True)
@@ -80,12 +77,7 @@ class Login(Line):
         )
         # The server shows one key of several: ask for the kind that is pinned, or else another
         # kind would look like a changed key.
-        wanted = [
-            name
-            for key in pinned
-            for name in _ALGORITHMS_OF_KEY.get(key.algorithm, (key.algorithm,))
-        ]
-        shown = await self.negotiate(wanted)
+        shown = await self.negotiate(first=pinned)
         if shown not in pinned:
             raise HostKeyChanged(_host_key_words(self.server, pinned, shown))
         return shown
