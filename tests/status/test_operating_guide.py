@@ -157,6 +157,7 @@ def situations(folder: Path) -> list[dict[str, Any]]:
         {"problems": (stalled(),)},
         {"problems": (spool_problem(folder),)},
         {"problems": (MEANINGS["status"].words.format(**said),)},
+        {"problems": (MEANINGS["SFTPError"].words.format(**said),)},
         {"problems": (stylesheet_problem(folder),)},
         {"problems": ("Another program listens on 127.0.0.1, port 8717: it may get requests.",)},
         {"problems": (engages_certificate(),)},

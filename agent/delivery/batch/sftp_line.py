@@ -101,7 +101,7 @@ class Line:
     async def run(self, doing: str, work: Callable[[], Result]) -> Result:
         """Run blocking work on the connection's thread, with the time limit of a step.
 
-        What the libraries raise becomes a RouteError with `doing` in its words.
+        What the libraries raise, whatever it is, becomes a RouteError with `doing` in its words.
         """
         future = asyncio.get_running_loop().run_in_executor(self._executor, work)
         try:

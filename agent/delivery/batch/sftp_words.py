@@ -5,6 +5,7 @@ The libraries' exceptions are known by their names, so that nothing of them is i
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -23,7 +24,7 @@ class Meaning:
     """What a person is told for one kind of failure, and as which RouteError it counts."""
 
     error: type[RouteError]
-    words: str  # {server}, {doing}, {said}, {setting}
+    words: str  # {server}, {doing}, {said}, {setting}, {kind}
 
 
 # What the libraries raise, by the name of the class or of its nearest listed base (by name, so that
@@ -73,6 +74,17 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "ChannelException": Meaning(
         ServerRefused, "{server} opens no SFTP session: {said}. The login needs the right to it."
     ),
+    # What cannot be understood: the line is up, and only a person can tell why.
+    "SFTPError": Meaning(
+        ServerRefused,
+        "{server} talks something else than SFTP while {doing}: {said}. A login script there may "
+        "print text, or another service may listen. Let its operator look.",
+    ),
+    "library": Meaning(
+        ServerRefused,
+        "{server} gives an answer that cannot be understood while {doing} ({kind}: {said}). "
+        "Let its operator look.",
+    ),
 }
 
 
@@ -86,9 +98,14 @@ def in_words(
     meaning = _meaning(error, is_lost)
     if meaning is None:
         return None
-    return meaning.error(
-        meaning.words.format(server=server, doing=doing, said=said(error), setting=setting)
+    words = meaning.words.format(
+        server=server,
+        doing=doing,
+        said=said(error),
+        setting=setting,
+        kind=type(error).__name__,
     )
+    return meaning.error(words)
 
 
 def _meaning(error: Exception, is_lost: bool) -> Meaning | None:
@@ -98,7 +115,20 @@ def _meaning(error: Exception, is_lost: bool) -> Meaning | None:
     name = next((name for name in names if name in MEANINGS), None)
     if is_lost and name in ("AuthenticationException", "status"):
         name = "EOFError"  # for a line that broke, paramiko raises these two as well
+    if name is None and _comes_from_paramiko(error):
+        name = "library"
     return MEANINGS[name] if name else None
+
+
+def _comes_from_paramiko(error: Exception) -> bool:
+    """Say whether paramiko or what it called raised it, and not our own work.
+
+    A packet that is not as expected ends in whatever its parts raise: struct.error, ValueError, …
+    """
+    return any(
+        frame.f_globals.get("__name__", "").partition(".")[0] == "paramiko"
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
 
 
 def said(error: Exception) -> str:
