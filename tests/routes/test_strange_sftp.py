@@ -15,11 +15,14 @@ import pytest
 from patience import PATIENCE_S
 
 from agent.delivery.batch.host_keys import HostKey, trust
-from agent.delivery.batch.sftp import ServerRefused, SftpServer
+from agent.delivery.batch.sftp import ServerRefused, SftpServer, shown_keys
 from agent.delivery.batch.sftp_line import Line
+from agent.delivery.batch.sftp_words import in_words
+from agent.errors import Unreachable
 
-INIT, VERSION, STATUS, HANDLE = 1, 2, 101, 102
-OK = 0
+INIT, VERSION, STATUS, HANDLE, ATTRIBUTES = 1, 2, 101, 102, 105
+OK, NO_SUCH_FILE, PERMISSION_DENIED, FAILURE = 0, 2, 3, 4
+IN_LATIN_1 = "Åtkomst nekad på servern".encode("latin-1")
 
 # Gives the packet for a request: (its type, its id) -> bytes.
 Answer = Callable[[int, bytes], bytes]
@@ -146,6 +149,48 @@ async def test_an_answer_to_something_else_is_refused_in_clear_words(
     with pytest.raises(ServerRefused, match="looking for the folder") as caught:
         await server.look([])
     assert (await server.check())[-1].words == caught.value.message
+
+
+@pytest.mark.parametrize("code", [PERMISSION_DENIED, FAILURE])
+async def test_a_refusal_in_another_encoding_is_a_refusal_in_the_server_s_words(
+    connect: Connect, code: int
+) -> None:
+    server = await connect(
+        lambda kind, request: (
+            greets(kind, request) if kind == INIT else status(request, code, IN_LATIN_1)
+        )
+    )
+
+    with pytest.raises(ServerRefused, match=r"looking for the folder.*Åtkomst nekad på servern"):
+        await server.look([])
+
+
+async def test_no_such_file_in_another_encoding_is_no_file(connect: Connect) -> None:
+    answers = [
+        lambda request: packet(VERSION, struct.pack(">I", 3)),
+        lambda request: packet(ATTRIBUTES, request + struct.pack(">I", 0)),
+        lambda request: status(request, NO_SUCH_FILE, IN_LATIN_1),
+    ]
+    server = await connect(lambda kind, request: answers.pop(0)(request))
+
+    assert await server.look(["a_contacts.xml"]) == {"a_contacts.xml": None}
+
+
+def test_any_other_text_in_another_encoding_is_the_server_s_fault_too() -> None:
+    with pytest.raises(UnicodeDecodeError) as caught:
+        IN_LATIN_1.decode()
+
+    told = in_words(
+        caught.value, server="The server", doing="listing", setting="sftp.directory", is_lost=False
+    )
+
+    assert isinstance(told, ServerRefused)
+    assert "while listing: Åtkomst nekad på servern." in told.message
+
+
+async def test_a_name_that_cannot_be_one_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match=r"is no host name.*Correct sftp\.host"):
+        await shown_keys("a" * 70 + ".example", 22, PATIENCE_S)
 
 
 async def test_a_bug_of_ours_is_not_taken_for_the_server_s_answer() -> None:

@@ -4,7 +4,7 @@ Every step has `timeout_s` seconds of its own; each answer of the server in a lo
 anew: a slow transfer goes on, a stalled one ends. At the end of a step's time, and when the task is
 cancelled, the socket is shut, which is what brings a blocked thread back.
 
-paramiko is imported at first use, here and in `sftp_login.py`.
+paramiko is imported at first use, here, in `sftp_login.py` and in `sftp_client.py`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,11 @@ class Line:
             async with asyncio.timeout(self._timeout_s):
                 places = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
                 self._socket = await self._connected(places)
-        except (OSError, UnicodeError) as error:
+        except UnicodeError as error:
+            raise Unreachable(
+                f"The name of {self.server} is no host name: {error}. Correct sftp.host."
+            ) from error
+        except OSError as error:
             raise self._in_words(error, "connecting") from error
 
     async def negotiate(

@@ -117,13 +117,15 @@ class Login(Line):
     def _open_channel(self) -> None:
         import paramiko
 
+        from agent.delivery.batch.sftp_client import TolerantClient
+
         assert self._transport is not None  # noqa: S101
         limit = self._timeout_s + MARGIN_S
         channel = self._transport.open_session(timeout=limit)
         channel.settimeout(limit)
         channel.invoke_subsystem("sftp")
         try:
-            self._client = paramiko.SFTPClient(channel)
+            self._client = TolerantClient(channel)
         except (paramiko.SSHException, EOFError) as error:
             if not self._transport.is_active():
                 raise

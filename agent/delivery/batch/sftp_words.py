@@ -34,7 +34,6 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "gaierror": Meaning(
         Unreachable, "The name of {server} cannot be resolved. Check the line and sftp.host."
     ),
-    "UnicodeError": Meaning(Unreachable, "The name of {server} is no host name: {said}."),
     "ConnectionRefusedError": Meaning(
         Unreachable, "{server} refuses connections. Check sftp.host and sftp.port."
     ),
@@ -73,6 +72,10 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     ),
     "ChannelException": Meaning(
         ServerRefused, "{server} opens no SFTP session: {said}. The login needs the right to it."
+    ),
+    "UnicodeDecodeError": Meaning(
+        ServerRefused,
+        "{server} gives a text that is not UTF-8 while {doing}: {said}. Let its operator look.",
     ),
     # What cannot be understood: the line is up, and only a person can tell why.
     "SFTPError": Meaning(
@@ -134,5 +137,7 @@ def _comes_from_paramiko(error: Exception) -> bool:
 def said(error: Exception) -> str:
     """Give a library's or server's words as one short printable line."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if isinstance(error, UnicodeDecodeError):
+        text = error.object.decode("latin-1")  # what was to be read tells more than where it failed
     text = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(text.split())[:200].rstrip(".") or type(error).__name__
