@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +124,67 @@ async def test_a_running_agent_goes_on_once_the_new_key_is_trusted(
 
     assert ended.code == 0
     await world.pos.until(change_id, "uploaded")
+
+
+# --- a file of pinned keys that is no use ------------------------------------------------------
+
+
+def not_text(place: Path) -> None:
+    place.write_bytes(b"# kept\n\xff\xfe\n")
+
+
+def a_folder(place: Path) -> None:
+    place.mkdir()
+
+
+def closed(place: Path) -> None:
+    place.write_text("")
+    place.chmod(0)
+
+
+@pytest.mark.parametrize("verb", ["show", "trust"])
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (not_text, "line 2 is not UTF-8 text"),
+        (a_folder, "Is a directory"),
+        pytest.param(
+            closed,
+            "with mode 0",
+            marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything"),
+        ),
+    ],
+)
+async def test_pinned_keys_that_cannot_be_read_are_told_in_words(
+    typed: Any, till: Till, *, spoil: Callable[[Path], None], why: str, verb: str
+) -> None:
+    spoil(known_hosts(till))
+
+    ended = await typed("host-key", verb, "--config", str(till.config_path))
+
+    assert ended.code == 1
+    assert f"cannot be read: {why}" in ended.err
+    assert "Correct the file; until then no server is trusted." in ended.err
+
+
+async def test_a_key_that_cannot_be_written_down_is_told_and_nothing_is_changed(
+    typed: Any, till: Till, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known_hosts(till).write_text("# kept\n")
+
+    def full(*_arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("agent.delivery.batch.host_keys.os.replace", full)
+    ended = await typed(
+        *("host-key", "trust", "--config", str(till.config_path)),
+        *("--fingerprint", sandbox.host_key_fingerprint),
+    )
+
+    assert ended.code == 1
+    assert "No space left on device. The file is as it was." in ended.err
+    assert known_hosts(till).read_text() == "# kept\n"
+    assert not list(till.folder.glob(".known_hosts.*"))
 
 
 # --- a server with keys of several kinds ------------------------------------------------------

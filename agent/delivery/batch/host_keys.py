@@ -15,6 +15,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.errors import AgentError
+from agent.rights import READ, why_denied
+
+
+class HostKeyProblem(AgentError):
+    """The file of pinned host keys cannot be used as asked."""
+
+    code = "HostKeyProblem"
+
 
 @dataclass(frozen=True)
 class HostKey:
@@ -39,7 +48,7 @@ def pinned_keys(known_hosts_file: Path, host: str, port: int) -> list[HostKey]:
 
     Hashed names are understood, wildcards are not. A key marked @revoked is not pinned, wherever
     else it stands; lines of certificate authorities and lines that cannot be read count as absent.
-    Raises OSError and UnicodeDecodeError when the file cannot be read.
+    Raises HostKeyProblem when the file cannot be read.
     """
     lines = [line for line in _read(known_hosts_file) if line.names_host(host, port)]
     revoked = {line.key for line in lines if line.marker == "@revoked"}
@@ -56,13 +65,22 @@ def trust(known_hosts_file: Path, host: str, port: int, key: HostKey) -> None:
     It is the server's only one from then on: a former key of any algorithm would still be let in,
     and one that the server has changed would be looked at first and found wrong. The file is
     replaced as a whole, so a power cut leaves the old one or the new one.
+
+    Raises HostKeyProblem when the file cannot be read or written; nothing is changed then.
     """
     kept = [
         line.without(host, port) if line.marker == "" and line.key else line.text
         for line in _read(known_hosts_file)
     ]
     added = f"{_name(host, port)} {key.algorithm} {key.base64}"
-    _replace(known_hosts_file, "".join(f"{text}\n" for text in [*kept, added] if text is not None))
+    text = "".join(f"{line}\n" for line in [*kept, added] if line is not None)
+    try:
+        _replace(known_hosts_file, text)
+    except OSError as error:
+        raise HostKeyProblem(
+            f"The key cannot be pinned in {known_hosts_file}: {error.strerror}. The file is as it "
+            "was. Run the command as a user who may write there, for example with sudo."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -88,7 +106,21 @@ def _read(known_hosts_file: Path) -> list[_Line]:
         text = known_hosts_file.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
+    except PermissionError:
+        raise _unreadable(known_hosts_file, why_denied(known_hosts_file, READ)) from None
+    except OSError as error:
+        raise _unreadable(known_hosts_file, error.strerror or type(error).__name__) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise _unreadable(known_hosts_file, f"line {line} is not UTF-8 text") from error
     return [_parse(line) for line in text.splitlines()]
+
+
+def _unreadable(path: Path, why: str) -> HostKeyProblem:
+    return HostKeyProblem(
+        f"The pinned host keys in {path} cannot be read: {why}. "
+        "Correct the file; until then no server is trusted."
+    )
 
 
 def _parse(text: str) -> _Line:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from agent.delivery.batch.host_keys import HostKey, pinned_keys
+from agent.delivery.batch.host_keys import HostKey, HostKeyProblem, pinned_keys
 from agent.delivery.batch.sftp_line import MARGIN_S, Line
-from agent.delivery.batch.sftp_words import ServerRefused, said
+from agent.delivery.batch.sftp_words import ServerRefused
 from agent.errors import AgentError, HostKeyChanged, NotAuthorised
 
 if TYPE_CHECKING:
@@ -162,11 +162,8 @@ class Login(Line):
 def _read_pins(known_hosts_file: Path, host: str, port: int) -> list[HostKey]:
     try:
         return pinned_keys(known_hosts_file, host, port)
-    except (OSError, UnicodeDecodeError) as error:
-        raise HostKeyChanged(
-            f"The pinned host keys in {known_hosts_file} cannot be read: {said(error)}. "
-            "Correct the file; until then no server is trusted."
-        ) from error
+    except HostKeyProblem as problem:
+        raise HostKeyChanged(problem.message) from problem
 
 
 def _host_key_words(server: str, pinned: Sequence[HostKey], shown: HostKey) -> str:
