@@ -91,9 +91,15 @@ class Seen:
         return next((key for key in self.keys if key.fingerprint == fingerprint), None)
 
     def print_keys(self) -> None:
-        """Print what the server shows."""
+        """Print what the server shows, and what of it is revoked."""
+        from agent.delivery.batch.host_keys import revoked_in_line
+
         for key in self.keys:
             print(f"{self.server} {'shows' if key == self.shown else 'has also'}  {key}")
+        for key in self.keys:
+            line = revoked_in_line(self.path, key)
+            if line is not None:
+                print(f"revoked in {self.path}, line {line}: {key}")
 
 
 def see(sftp: config.Sftp) -> Seen:
@@ -152,6 +158,8 @@ def _as_json(key: HostKey) -> dict[str, str]:
 
 
 def _host_key_trust(options: argparse.Namespace) -> int:
+    from agent.delivery.batch.host_keys import refuse_revoked
+
     sftp = config.load(options.config).sftp
     seen = see(sftp)
     seen.print_keys()
@@ -165,6 +173,7 @@ def _host_key_trust(options: argparse.Namespace) -> int:
     if settled:
         print(f"{key} is pinned already.")
         return OK
+    refuse_revoked(seen.path, key)
     if options.fingerprint is None and not is_what_was_told(seen):
         print("Nothing was pinned.")
         return FAILED

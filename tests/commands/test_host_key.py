@@ -126,6 +126,26 @@ async def test_a_running_agent_goes_on_once_the_new_key_is_trusted(
     await world.pos.until(change_id, "uploaded")
 
 
+@pytest.mark.parametrize("name", ["127.0.0.1", "*", "other.example"])
+async def test_a_revoked_key_is_not_pinned_and_its_line_is_named(
+    typed: Any, till: Till, sandbox: Sandbox, name: str
+) -> None:
+    _, algorithm, encoded = sandbox.host_key_line.split()
+    content = f"# kept\n@revoked {name} {algorithm} {encoded}\n"
+    known_hosts(till).write_text(content)
+
+    shown = await typed("host-key", "show", "--config", str(till.config_path))
+    ended = await typed(
+        *("host-key", "trust", "--config", str(till.config_path)),
+        *("--fingerprint", sandbox.host_key_fingerprint),
+    )
+
+    assert (shown.code, ended.code) == (1, 1)
+    assert f"revoked in {known_hosts(till)}, line 2" in shown.out
+    assert f"is revoked in {known_hosts(till)}, line 2. Nothing was pinned." in ended.err
+    assert known_hosts(till).read_text() == content
+
+
 # --- a file of pinned keys that is no use ------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import base64
 import gc
 import hashlib
 import hmac
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -994,6 +995,20 @@ def test_a_revoked_key_is_not_pinned(known_hosts: Path, keys: Any) -> None:
     known_hosts.write_text(f"{line}@revoked {line}@cert-authority {line}")
 
     assert pinned_keys(known_hosts, "h", 22) == []
+
+
+async def test_a_server_with_a_revoked_key_is_told_with_the_line(
+    server: FakeServer, connect: Connect, known_hosts: Path
+) -> None:
+    key = public(server.keys[0])
+    agent = connect()
+    with known_hosts.open("a") as file:
+        file.write(f"@revoked * {key.algorithm} {key.base64}\n")
+
+    with pytest.raises(HostKeyChanged, match=f"is revoked, {re.escape(str(key))}, in line 2 of"):
+        await agent.look([])
+
+    assert server.logins == []
 
 
 # --- never stuck ------------------------------------------------------------------------------

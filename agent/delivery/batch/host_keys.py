@@ -18,6 +18,8 @@ from pathlib import Path
 from agent.errors import AgentError
 from agent.rights import READ, why_denied
 
+_REVOKED = "@revoked"  # sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"
+
 
 class HostKeyProblem(AgentError):
     """The file of pinned host keys cannot be used as asked."""
@@ -46,17 +48,41 @@ class HostKey:
 def pinned_keys(known_hosts_file: Path, host: str, port: int) -> list[HostKey]:
     """Give the keys pinned for a server, in the file's order; no file means none.
 
-    Hashed names are understood, wildcards are not. A key marked @revoked is not pinned, wherever
-    else it stands; lines of certificate authorities and lines that cannot be read count as absent.
+    Hashed names are understood, wildcards are not. A key that is marked @revoked, for whichever
+    server, is not pinned, wherever else it stands; lines of certificate authorities and lines that
+    cannot be read count as absent.
     Raises HostKeyProblem when the file cannot be read.
     """
-    lines = [line for line in _read(known_hosts_file) if line.names_host(host, port)]
-    revoked = {line.key for line in lines if line.marker == "@revoked"}
+    lines = _read(known_hosts_file)
+    revoked = {line.key for line in lines if line.marker == _REVOKED}
     return [
         line.key
         for line in lines
         if line.key is not None and line.marker == "" and line.key not in revoked
+        if line.names_host(host, port)
     ]
+
+
+def revoked_in_line(known_hosts_file: Path, key: HostKey) -> int | None:
+    """Give the number of the first line that revokes a key, None if there is none.
+
+    Raises HostKeyProblem when the file cannot be read.
+    """
+    lines = enumerate(_read(known_hosts_file), start=1)
+    return next(
+        (number for number, line in lines if line.marker == _REVOKED and line.key == key), None
+    )
+
+
+def refuse_revoked(known_hosts_file: Path, key: HostKey) -> None:
+    """Raise HostKeyProblem for a key that the file revokes, or a file that cannot be read."""
+    number = revoked_in_line(known_hosts_file, key)
+    if number is not None:
+        raise HostKeyProblem(
+            f"{key} is revoked in {known_hosts_file}, line {number}. Nothing was pinned. "
+            "Let Voyado tell you which key is right; only if the line itself is wrong, remove it "
+            "first."
+        )
 
 
 def trust(known_hosts_file: Path, host: str, port: int, key: HostKey) -> None:
@@ -66,8 +92,10 @@ def trust(known_hosts_file: Path, host: str, port: int, key: HostKey) -> None:
     and one that the server has changed would be looked at first and found wrong. The file is
     replaced as a whole, so a power cut leaves the old one or the new one.
 
-    Raises HostKeyProblem when the file cannot be read or written; nothing is changed then.
+    Raises HostKeyProblem when the key is revoked there, or the file cannot be read or written;
+    nothing is changed then.
     """
+    refuse_revoked(known_hosts_file, key)
     kept = [
         line.without(host, port) if line.marker == "" and line.key else line.text
         for line in _read(known_hosts_file)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from agent.delivery.batch.host_keys import HostKey, HostKeyProblem, pinned_keys
+from agent.delivery.batch.host_keys import HostKey, HostKeyProblem, pinned_keys, revoked_in_line
 from agent.delivery.batch.sftp_line import MARGIN_S, Line
 from agent.delivery.batch.sftp_words import ServerRefused
 from agent.errors import AgentError, HostKeyChanged, NotAuthorised
@@ -79,8 +79,18 @@ class Login(Line):
         # kind would look like a changed key.
         shown = await self.negotiate(first=pinned)
         if shown not in pinned:
+            await self.run("reading the pinned keys", lambda: self._refuse_revoked(shown))
             raise HostKeyChanged(_host_key_words(self.server, pinned, shown))
         return shown
+
+    def _refuse_revoked(self, shown: HostKey) -> None:
+        path = self._account.known_hosts_file
+        line = revoked_in_line(path, shown)
+        if line is not None:
+            raise HostKeyChanged(
+                f"{self.server} shows a key that is revoked, {shown}, in line {line} of {path}. "
+                "Nothing is sent to it. Let Voyado tell you which key is right."
+            )
 
     def _log_in(self) -> None:
         assert self._transport is not None  # noqa: S101
