@@ -7,6 +7,7 @@ import base64
 import gc
 import hashlib
 import hmac
+import os
 import re
 import socket
 import threading
@@ -977,6 +978,42 @@ def test_a_new_key_replaces_the_server_s_former_ones_of_every_kind_and_no_other_
     assert pinned_keys(known_hosts, "other", 22) == [old]
     assert "# kept\n" in known_hosts.read_text()
     assert "broken line\n" in known_hosts.read_text()
+
+
+SOMEBODY = (4321, 8765)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_pins_stays_the_service_s_file(known_hosts: Path, keys: Any) -> None:
+    known_hosts.write_text("# kept\n")
+    known_hosts.chmod(0o600)
+    os.chown(known_hosts, *SOMEBODY)
+
+    trust(known_hosts, "h", 22, public(keys["ssh-rsa"]))
+
+    facts = known_hosts.stat()
+    assert (facts.st_uid, facts.st_gid, facts.st_mode & 0o777) == (*SOMEBODY, 0o600)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_new_file_of_pins_belongs_to_whom_its_folder_belongs(tmp_path: Path, keys: Any) -> None:
+    folder = tmp_path / "till-agent"
+    folder.mkdir()
+    os.chown(folder, *SOMEBODY)
+
+    trust(folder / "known_hosts", "h", 22, public(keys["ssh-rsa"]))
+
+    facts = (folder / "known_hosts").stat()
+    assert (facts.st_uid, facts.st_gid, facts.st_mode & 0o777) == (*SOMEBODY, 0o644)
+
+
+def test_the_mode_that_an_administrator_chose_stays(known_hosts: Path, keys: Any) -> None:
+    known_hosts.write_text("# kept\n")
+    known_hosts.chmod(0o640)
+
+    trust(known_hosts, "h", 22, public(keys["ssh-rsa"]))
+
+    assert known_hosts.stat().st_mode & 0o777 == 0o640
 
 
 def test_hashed_names_are_understood(known_hosts: Path, keys: Any) -> None:

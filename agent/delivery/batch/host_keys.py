@@ -183,14 +183,10 @@ def _replace(place: Path, text: str) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            _take_after(place, descriptor)
             stream.write(text)
             stream.flush()
-            os.fsync(stream.fileno())
-        if place.exists():
-            Path(temporary).chmod(place.stat().st_mode & 0o777)
-        else:
-            # Public keys: the agent's user reads what an administrator has trusted.
-            Path(temporary).chmod(0o644)
+            os.fsync(descriptor)
         os.replace(temporary, place)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -200,3 +196,19 @@ def _replace(place: Path, text: str) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _take_after(place: Path, descriptor: int) -> None:
+    """Give a new file the owner and mode of the one that it replaces, else the folder's owner.
+
+    Or the service could not read any more what root has pinned.
+    """
+    try:
+        facts = place.stat()
+        mode = facts.st_mode & 0o777
+    except FileNotFoundError:
+        facts = place.parent.stat()
+        mode = 0o644  # public keys
+    if os.geteuid() == 0:
+        os.fchown(descriptor, facts.st_uid, facts.st_gid)
+    os.fchmod(descriptor, mode)
