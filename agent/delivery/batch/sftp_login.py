@@ -114,6 +114,16 @@ class Login(Line):
         assert self._transport is not None  # noqa: S101
         try:
             return self._transport.auth_password(username, password)
+        except paramiko.BadAuthenticationType as error:
+            # The password was given as the answer to its question (RFC 4256) and refused; paramiko
+            # says then what it said before.
+            if "keyboard-interactive" not in error.allowed_types:
+                raise
+            raise NotAuthorised(
+                f"{self.server} refused the login: the password is wrong, or more than a password "
+                "is asked for. Check sftp.username and the password file; the account may also be "
+                "locked."
+            ) from error
         except paramiko.SSHException as error:
             # What paramiko says when the server asks for another password instead of an answer
             # (RFC 4252, section 8, SSH_MSG_USERAUTH_PASSWD_CHANGEREQ).
