@@ -833,7 +833,12 @@ async def test_a_server_that_wants_a_key_says_so_to_a_password(
     ("make", "words"),
     [
         (lambda place, key: None, "cannot be read"),
+        (lambda place, key: place.mkdir(), "Is a directory. Name a file"),
         (lambda place, key: place.write_text("not a key"), "no private key that can be used"),
+        (
+            lambda place, key: place.write_bytes(key.export_private_key("pkcs8-pem")),
+            "ssh-keygen -p",
+        ),
         (
             lambda place, key: place.write_bytes(
                 key.export_private_key(passphrase="x", rounds=1, ignore_few_rounds=True)

@@ -221,7 +221,8 @@ def _private_key(private_key_file: Callable[[], Path]) -> paramiko.PKey:
         return paramiko.PKey.from_path(path)
     except OSError as error:
         raise NotAuthorised(
-            f"The private key file {path} cannot be read: {error.strerror}. Check its owner."
+            f"The private key file {path} cannot be read: {error.strerror}. "
+            "Name a file that the agent's user can read."
         ) from None
     except (TypeError, paramiko.PasswordRequiredException):
         raise NotAuthorised(
@@ -230,6 +231,7 @@ def _private_key(private_key_file: Callable[[], Path]) -> paramiko.PKey:
         ) from None
     except (ValueError, paramiko.SSHException, UnknownKeyType):
         raise NotAuthorised(
-            f"The file {path} holds no private key that can be used: Ed25519, ECDSA or RSA, "
-            "as ssh-keygen writes it."
+            f"The file {path} holds no private key that can be used: Ed25519, ECDSA or RSA, in the "
+            "OpenSSH or the older PEM format. Change one in another format, such as PKCS#8, with "
+            f"“ssh-keygen -p -f {path}”, or make a new one with ssh-keygen."
         ) from None
