@@ -67,6 +67,13 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,63}\Z")
 # What XML 1.0 cannot hold (its production 2, Char); lone surrogates break UTF-8 as well.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
+# What Python takes for white space, but for the control characters among it: those are no blanks.
+_BLANKS = "".join(
+    character
+    for character in map(chr, range(0x3001))
+    if character.isspace() and not _FORBIDDEN.match(character)
+)
+
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 _MOMENT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
@@ -85,7 +92,14 @@ class Wrong:
 
 def is_empty(value: Any) -> bool:
     """Say whether a value holds nothing: null, or a text of blanks at most."""
-    return value is None or (isinstance(value, str) and (not value or value.isspace()))
+    if not isinstance(value, str):
+        return value is None
+    return not value or (value.isspace() and not trimmed(value))
+
+
+def trimmed(text: str) -> str:
+    """Return a text without blanks at its ends; what XML cannot hold is no blank and stays."""
+    return text.strip(_BLANKS)
 
 
 def is_name(text: str) -> bool:
@@ -109,8 +123,8 @@ def text(value: Any) -> str | Wrong:
     Engage turns numbers into texts by itself, and POS software does send `"zipCode": 11122`.
     """
     if isinstance(value, str):
-        trimmed = value.strip()
-        return Wrong("ControlCharacter") if has_forbidden(trimmed) else trimmed
+        written = trimmed(value)
+        return Wrong("ControlCharacter") if has_forbidden(written) else written
     if isinstance(value, int) and not isinstance(value, bool) and number(value):
         return str(value)
     return Wrong("WrongType")
@@ -239,7 +253,7 @@ def _unknown_member(name: str, position: int) -> Wrong:
 
 
 def _moment(value: Any) -> str | Wrong:
-    written = value.strip() if isinstance(value, str) else ""
+    written = trimmed(value) if isinstance(value, str) else ""
     if not _MOMENT.match(written):
         return Wrong("BadDate")
     try:

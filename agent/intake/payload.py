@@ -272,7 +272,7 @@ class _Form:
         if not isinstance(value, str):
             self.wrong(name, "WrongType")
             return None
-        handle = value.strip()
+        handle = checks.trimmed(value)
         if not checks.is_name(handle):
             self.wrong(name, "BadContactType")
             return None
@@ -301,7 +301,7 @@ class _Form:
 
     def parameter(self, query: Mapping[str, str], name: str) -> str | None:
         """Return a parameter of the query; None if it is empty or wrong."""
-        value = query.get(name, "").strip()
+        value = checks.trimmed(query.get(name, ""))
         if checks.has_forbidden(value):
             self.wrong(name, "ControlCharacter")
             return None
@@ -309,7 +309,7 @@ class _Form:
 
     def flag(self, query: Mapping[str, str], name: str) -> bool:
         """Return a parameter that is true or false, and false where it is not given."""
-        value = query.get(name, "").strip().lower()
+        value = checks.trimmed(query.get(name, "")).lower()
         if value not in {"", "true", "false"}:
             self.wrong(name, "NotBoolean")
         return value == "true"
@@ -317,7 +317,7 @@ class _Form:
     def cleared(self, data: Mapping[str, Any], clear: Sequence[str]) -> tuple[str, ...]:
         """Return the names in `?clear=`, each once."""
         names = dict.fromkeys(
-            name for part in clear for name in map(str.strip, part.split(",")) if name
+            name for part in clear for name in map(checks.trimmed, part.split(",")) if name
         )
         for name in names:
             if not checks.is_name(name):
@@ -468,7 +468,7 @@ def _says(value: Any, contact_type: str | None) -> bool:
     return (
         isinstance(value, str)
         and contact_type is not None
-        and value.strip().lower() == contact_type.lower()
+        and checks.trimmed(value).lower() == contact_type.lower()
     )
 
 

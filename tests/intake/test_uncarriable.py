@@ -14,6 +14,8 @@ VERA = {"email": "vera@example.test", "lastName": "Lind"}
 # Field as it is named → data with a character that XML forbids, at every depth.
 UNCARRIABLE: dict[str, dict[str, Any]] = {
     "city": {"city": "Lu\x00nd"},
+    "street": {"street": "Provgatan 1\x1f"},  # at an end, where blanks are cut off
+    "careOf": {"careOf": "\x0c"},
     "shoeColour": {"shoeColour": "\ud800"},
     "consents[0].id": {"consents": [{"id": "ne\x0bws", "value": True}]},
     "consents[1].comment": {

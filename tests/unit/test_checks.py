@@ -306,6 +306,10 @@ def test_a_gender(written: str, expected: str | Wrong) -> None:
         ("Ve\x0bra", Wrong("ControlCharacter")),  # XML cannot hold it
         ("Vera\uffff", Wrong("ControlCharacter")),  # nor this
         ("Ve\ud800ra", Wrong("ControlCharacter")),  # half a character
+        ("Vera\x1f", Wrong("ControlCharacter")),  # at an end, too: Python calls it white space
+        ("\x0bVera", Wrong("ControlCharacter")),
+        (" \x1c ", Wrong("ControlCharacter")),  # all of it
+        ("\u2003\x85Vera\xa0", "Vera"),  # blanks that XML can hold
         ("Vera \U0001f600", "Vera \U0001f600"),  # a whole one
         (True, Wrong("WrongType")),  # not a text
         (1.5, Wrong("WrongType")),  # nor this

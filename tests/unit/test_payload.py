@@ -201,6 +201,16 @@ def test_the_country_of_the_store_is_a_default_only() -> None:
         (VERA | {"countryCode": "XX"}, [("countryCode", "BadCountryCode")]),
         (VERA | {"gender": "x"}, [("gender", "BadGender")]),
         (VERA | {"city": "a\x00"}, [("city", "ControlCharacter")]),
+        (VERA | {"city": "\x1f"}, [("city", "ControlCharacter")]),  # not left out as if empty
+        (VERA | {"colour": "red\x0c"}, [("colour", "ControlCharacter")]),
+        ({"email": "vera@example.test\x1e"}, [("email", "ControlCharacter")]),
+        ({"email": "\x1e"}, [("email", "ControlCharacter")]),  # given, and wrong
+        (VERA | {"contactType": "Member\x1d"}, [("contactType", "BadContactType")]),
+        (VERA | {"preferences": {"acceptsSms": "\x1f"}}, [("preferences.acceptsSms", "NotBoolean")]),
+        (
+            VERA | {"consents": [{"id": "t", "value": True, "comment": "\x1f"}]},
+            [("consents[0].comment", "ControlCharacter")],
+        ),
         (VERA | {"city": True}, [("city", "WrongType")]),
         (VERA | {"custom": ["a"]}, [("custom", "WrongType")]),  # nested
         (VERA | {"custom": {"a": 1}}, [("custom", "WrongType")]),
