@@ -17,6 +17,12 @@ from typing import Any
 # memberNumber are reached through one parameter, customKey, which the tenant maps to one of them.
 KEY_ATTRIBUTES = ("email", "mobilePhone", "socialSecurityNumber", "externalId", "memberNumber")
 
+# What the import file says with names of its own (Engage's docs, "Contact XML import"), in lower
+# case: a tenant's attribute, contact type or preference of such a name could never stand in it.
+NO_ATTRIBUTES = frozenset({"contactid", "contacts", "avoidtriggeringexport"})
+NO_CONTACT_TYPES = frozenset({"contacts", "preferences", "consents"})
+NO_PREFERENCES = NO_CONTACT_TYPES | {"contactid"}
+
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 

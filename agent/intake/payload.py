@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from agent.change import Payload
+from agent.contact import NO_ATTRIBUTES, NO_CONTACT_TYPES, NO_PREFERENCES
 from agent.errors import FieldProblem, InvalidChange, MalformedRequest, NoData
 from agent.intake import checks
 from agent.intake.checks import Wrong
@@ -22,11 +23,9 @@ from agent.intake.words import sentence
 
 _MAX_DEPTH = 8  # consents need three; what is deeper is an accident or an attack
 
-# Names of Engage's answer, of its import file and of the address; as attributes Engage would drop
-# them silently, and a file could not hold them.
-_NOT_ATTRIBUTES = frozenset(
-    {"id", "contactId", "attributes", "meta", "contacts", "avoidTriggeringExport"}
-)
+# Names of Engage's answer, of its import file and of the address, in lower case; as attributes
+# Engage would drop them silently, and a file could not hold them.
+_NOT_ATTRIBUTES = NO_ATTRIBUTES | {"id", "attributes", "meta"}
 _TELL_THE_AGE = ("birthDay", "socialSecurityNumber")
 _QUERY_PARAMETERS = frozenset({"storeExternalId", "createAsUnapproved"})
 _COMPOUND = ("preferences", "consents")
@@ -273,7 +272,7 @@ class _Form:
             self.wrong(name, "WrongType")
             return None
         handle = checks.trimmed(value)
-        if not checks.is_name(handle):
+        if not checks.is_name(handle) or handle.lower() in NO_CONTACT_TYPES:
             self.wrong(name, "BadContactType")
             return None
         return self.rules.contact_types.get(handle.lower(), handle)
@@ -340,7 +339,7 @@ class _Form:
             return True
         if not checks.is_name(name):
             self.wrong(f"#{position + 1}", "BadName")  # the name itself may be personal data
-        elif name in _NOT_ATTRIBUTES:
+        elif name.lower() in _NOT_ATTRIBUTES:
             self.wrong(name, "NotAnAttribute")
         elif name in _QUERY_PARAMETERS:
             self.wrong(name, "QueryParameter")
@@ -405,6 +404,8 @@ class _Form:
         place = f"preferences.{name}"
         if not checks.is_name(name):
             self.wrong(f"preferences.#{position + 1}", "BadName")
+        elif name.lower() in NO_PREFERENCES:
+            self.wrong(place, "NotAPreference")
         elif self.rules.attributes is not None and place in self.rules.attributes:
             return True
         elif (meant := _PREFERENCES_AS_READ.get(name.lower().rstrip("s"))) is not None:

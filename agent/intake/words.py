@@ -77,6 +77,12 @@ _SENTENCES: dict[str, tuple[str, str]] = {
         "{field} är inte ett attribut hos en kontakt. Skicka själva attributen, överst i "
         "meddelandet, och kontaktens id i adressen.",
     ),
+    "NotAPreference": (
+        "{field} cannot be the name of a preference: the file for Engage's import says something "
+        "else with it. Send the preferences themselves, each true or false.",
+        "{field} kan inte vara namnet på en preferens: filen för Engages import säger något annat "
+        "med det. Skicka själva preferenserna, var och en true eller false.",
+    ),
     "QueryParameter": (
         "{field} is not an attribute of a contact. Send it in the address of a create: "
         "POST /api/v3/contacts?{field}=…",

@@ -206,7 +206,10 @@ def test_the_country_of_the_store_is_a_default_only() -> None:
         ({"email": "vera@example.test\x1e"}, [("email", "ControlCharacter")]),
         ({"email": "\x1e"}, [("email", "ControlCharacter")]),  # given, and wrong
         (VERA | {"contactType": "Member\x1d"}, [("contactType", "BadContactType")]),
-        (VERA | {"preferences": {"acceptsSms": "\x1f"}}, [("preferences.acceptsSms", "NotBoolean")]),
+        (
+            VERA | {"preferences": {"acceptsSms": "\x1f"}},
+            [("preferences.acceptsSms", "NotBoolean")],
+        ),
         (
             VERA | {"consents": [{"id": "t", "value": True, "comment": "\x1f"}]},
             [("consents[0].comment", "ControlCharacter")],
@@ -231,6 +234,21 @@ def test_the_country_of_the_store_is_a_default_only() -> None:
         (VERA | {"id": "1"}, [("id", "NotAnAttribute")]),  # an answer sent back
         (VERA | {"contactId": "1"}, [("contactId", "NotAnAttribute")]),
         (VERA | {"contacts": "1"}, [("contacts", "NotAnAttribute")]),  # of the import file
+        (VERA | {"ContactId": "1"}, [("ContactId", "NotAnAttribute")]),  # in any case
+        (VERA | {"CONTACTS": "1"}, [("CONTACTS", "NotAnAttribute")]),
+        (VERA | {"Id": "1"}, [("Id", "NotAnAttribute")]),
+        (VERA | {"AvoidTriggeringExport": True}, [("AvoidTriggeringExport", "NotAnAttribute")]),
+        (VERA | {"contactType": "Contacts"}, [("contactType", "BadContactType")]),
+        (VERA | {"contactType": "preferences"}, [("contactType", "BadContactType")]),
+        (VERA | {"contactType": "consents"}, [("contactType", "BadContactType")]),
+        (
+            VERA | {"preferences": {"ContactId": True}},
+            [("preferences.ContactId", "NotAPreference")],
+        ),
+        (
+            VERA | {"preferences": {"preferences": True}},
+            [("preferences.preferences", "NotAPreference")],
+        ),
         (VERA | {"acceptsEmail": True}, [("acceptsEmail", "UnknownAttribute")]),  # not nested
         ({"attributes": VERA}, [("attributes", "NotAnAttribute"), ("email", "KeyMissing")]),
         (VERA | {"storeExternalId": "7"}, [("storeExternalId", "QueryParameter")]),

@@ -77,7 +77,8 @@ def in_file(payload: Payload) -> Element:
     """Write a payload as the one contact of a file, and read it back."""
     kind = Kind.CREATE if payload.contact_type else Kind.UPDATE
     contact_id = None if kind is Kind.CREATE else GUID
-    entry = Entry(0, 1, contact_id, "Member", None, ((kind, payload),))
+    contact_type = payload.contact_type or "Member"
+    entry = Entry(0, 1, contact_id, contact_type, None, ((kind, payload),))
     element = element_of(entry, "email")
     check_element(element)
     check_form([element])
@@ -202,6 +203,9 @@ def test_an_attribute_of_any_name_that_intake_takes_can_stand_in_a_file(
         st.text(max_size=8) | st.sampled_from(checks.PREFERENCES), st.booleans() | TEXTS, max_size=3
     )
 )
+@example(flags={"contactId": True})
+@example(flags={"preferences": True})
+@example(flags={"Consents": True})
 def test_preferences_that_intake_takes_can_stand_in_a_file(flags: dict[str, Any]) -> None:
     try:
         payload = create({"preferences": flags})
@@ -211,6 +215,23 @@ def test_preferences_that_intake_takes_can_stand_in_a_file(flags: dict[str, Any]
 
     kept = {name: flag for name, flag in flags.items() if isinstance(flag, bool)}
     assert in_file(payload).attributes.get("preferences", {}) == kept
+
+
+@settings(max_examples=60, deadline=None)
+@given(contact_type=st.from_regex(r"[A-Za-z_:][\w.:-]{0,20}", fullmatch=True) | TEXTS)
+@example(contact_type="Contacts")
+@example(contact_type="preferences")
+@example(contact_type="Consents")
+@example(contact_type="new")
+def test_a_contact_type_that_intake_takes_can_stand_in_a_file(contact_type: str) -> None:
+    try:
+        payload = create({"contactType": contact_type})
+    except InvalidChange as refused:
+        assert [each.field for each in refused.problems] == ["contactType"]
+        return
+
+    assert payload.contact_type is not None
+    assert in_file(payload).contact_type == payload.contact_type.lower()
 
 
 @settings(max_examples=100, deadline=None)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from agent.contact import NO_ATTRIBUTES, NO_CONTACT_TYPES
+
 if TYPE_CHECKING:
     from lxml import etree
 
@@ -33,7 +35,7 @@ class Names:
     consent: str
     consent_fields: tuple[str, ...]  # in this order, the rest behind it by name
     elsewhere: frozenset[str]  # attributes that the file expresses otherwise: not children
-    forbidden: frozenset[str]  # attributes that would change what the file means
+    forbidden: frozenset[str]  # attributes that would change what the file means, in lower case
     taken: frozenset[str]  # names that no contact's element can have
 
 
@@ -55,8 +57,8 @@ MAPPING: Final = Names(
     consent_fields=("id", "value", "date", "source", "comment"),
     elsewhere=frozenset({"contactType"}),
     # avoidTriggeringExport makes the import of a file with names or e-mail addresses fail.
-    forbidden=frozenset({"contactId", "avoidTriggeringExport", "contacts"}),
-    taken=frozenset({"contacts", "preferences", "consents"}),
+    forbidden=NO_ATTRIBUTES,
+    taken=NO_CONTACT_TYPES,
 )
 
 _DECLARATION: Final = b'<?xml version="1.0" encoding="utf-8"?>\n'
@@ -167,7 +169,7 @@ def _attribute_nodes(attributes: Mapping[str, Any]) -> list[_Node]:
     nodes = []
     for name in sorted(attributes.keys() - MAPPING.elsewhere):
         value = attributes[name]
-        if name in MAPPING.forbidden:
+        if name.lower() in MAPPING.forbidden:
             raise CannotBeWritten(name, "it is not an attribute of a contact")
         content = _content(name, value)
         if content:
