@@ -72,7 +72,9 @@ def _count(at_least: int, at_most: int) -> Number:
 
 _COUNTRY = Text("two upper-case letters, ISO 3166", texts.country)
 _FILE_PART = Text("up to 40 letters, digits, dots, dashes, underscores", texts.file_part)
-_NAME = Text("letters, digits, underscores, dots", texts.name)
+_NAME_SIGNS = "letters, digits, underscores, dots"
+_ATTRIBUTE = Text(_NAME_SIGNS, texts.attribute)
+_CONTACT_TYPE = Text(_NAME_SIGNS, texts.contact_type)
 _HOST = Text("a machine's name or address", texts.host_name)
 _DAY = 86_400
 BULK_MAX = 4000  # Engage's limit for one bulk call
@@ -349,7 +351,7 @@ class Engage:
     )
     default_contact_type: str = field(
         default="Member",
-        metadata=about(_NAME, "The type of new contacts where the POS gives none."),
+        metadata=about(_CONTACT_TYPE, "The type of new contacts where the POS gives none."),
     )
     on_existing: str = field(
         default="update",
@@ -387,7 +389,7 @@ class Engage:
     attributes: tuple[str, ...] = field(
         default=(),
         metadata=about(
-            ListOf(_NAME),
+            ListOf(_ATTRIBUTE),
             "The tenant's custom attributes; if given, others are refused with a suggestion,"
             " because Engage drops them silently.",
             example=["favouriteBrand", "shoeSize"],
@@ -397,7 +399,7 @@ class Engage:
     required: Mapping[str, tuple[str, ...]] = field(
         default_factory=dict,
         metadata=about(
-            TableOf(ListOf(_NAME, may_be_empty=False), "keys are contact types"),
+            TableOf(ListOf(_ATTRIBUTE, may_be_empty=False), "keys are contact types"),
             "The attributes a new contact must have, by contact type; the contact key is always"
             " one.",
             example={"Member": ["firstName", "lastName"], "Contact": ["email"]},

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from agent.config.kinds import Wrong
+from agent.contact import NO_ATTRIBUTES, NO_CONTACT_TYPES, NO_PREFERENCES
 
 # --- checks of single texts -------------------------------------------------------------------
 
@@ -43,6 +44,30 @@ def name(text: str) -> str:
         raise Wrong(
             "This is not a name as Engage has them: letters, digits, underscores, dots.",
             "Write it as it stands in Engage.",
+        )
+    return text
+
+
+def attribute(text: str) -> str:
+    """Check the name of a tenant's attribute: a file must be able to hold it. Raises Wrong."""
+    outer, dot, inner = name(text).partition(".")
+    is_preference = dot and outer == "preferences"
+    if text.lower() in NO_ATTRIBUTES or (is_preference and inner.lower() in NO_PREFERENCES):
+        raise Wrong(
+            "This is a name that Engage's import file has for something else, so no file could"
+            " hold it.",
+            "Leave it out: it is not an attribute of a contact.",
+        )
+    return text
+
+
+def contact_type(text: str) -> str:
+    """Check a contact type: a file must be able to name its contacts so. Raises Wrong."""
+    if name(text).lower() in NO_CONTACT_TYPES:
+        raise Wrong(
+            "This is a name that Engage's import file has for something else, so no file could"
+            " hold a contact of this type.",
+            'Write the type\'s handle as it stands in Engage, for example "Member".',
         )
     return text
 
