@@ -159,6 +159,7 @@ class Member:
     contact_type: str
     key_value: str | None  # of an update without contactId: by what Engage's import finds it
     changes: tuple[Change, ...]
+    key_name: str | None = None  # the attribute that key_value stands in
 
 
 _SEQUENCE = "SELECT coalesce(max(number), 0) + 1 AS n FROM batches"
@@ -166,8 +167,8 @@ _BEGIN = """
 INSERT INTO batches (number, name, state, with_id, contacts, sealed_at)
 VALUES (?, ?, 'filling', ?, 0, ?) ON CONFLICT (number) DO NOTHING"""
 _INSERT_MEMBER = """
-INSERT INTO batch_contacts (batch, position, lane, contact_id, contact_type, key_value)
-VALUES (?, ?, ?, ?, ?, ?)"""
+INSERT INTO batch_contacts (batch, position, lane, contact_id, contact_type, key_value, key_name)
+VALUES (?, ?, ?, ?, ?, ?, ?)"""
 _NOTE_SIZE = "UPDATE batches SET contacts = contacts + ? WHERE number = ?"
 # One of which nothing is left makes no file.
 _CLOSE_BEGUN = """
@@ -221,6 +222,7 @@ def seal(
                 member.contact_id,
                 member.contact_type,
                 member.key_value,
+                member.key_name,
             ),
         )
         for change in member.changes:
@@ -288,10 +290,11 @@ class Entry:
     contact_type: str
     key_value: str | None
     asked: tuple[tuple[Kind, Payload], ...]
+    key_name: str | None = None  # of key_value; None where an older agent sealed it
 
 
 _ENTRIES = """
-SELECT position, lane, contact_id, contact_type, key_value FROM batch_contacts
+SELECT position, lane, contact_id, contact_type, key_value, key_name FROM batch_contacts
  WHERE batch = ? AND position >= ? ORDER BY position LIMIT ?"""
 _ASKED = """
 SELECT kind, payload, payload_sha256 FROM changes WHERE batch = ? AND lane = ? ORDER BY seq"""
@@ -310,6 +313,7 @@ def entries(db: Connection, number: int, start: int, limit: int) -> tuple[Entry,
                 (Kind(asked["kind"]), changes.payload_of(asked) or Payload({}))
                 for asked in db.execute(_ASKED, (number, row["lane"]))
             ),
+            row["key_name"],
         )
         for row in db.execute(_ENTRIES, (number, start, limit)).fetchall()
     )

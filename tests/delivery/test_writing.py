@@ -118,6 +118,32 @@ async def test_killed_at_any_moment_of_writing_the_file_is_finished_byte_for_byt
                 assert (batch.sha256, batch.bytes, batch.state) == manifest, step
 
 
+async def test_a_file_is_the_same_byte_for_byte_although_the_contact_key_was_changed(
+    till: SealingTill, tmp_path: Path
+) -> None:
+    signed_up = await till.book.create("vera@example.test")
+    await till.sealer.seal_now()
+    await till.upload()
+    await till.take_in()
+    await till.book.update(signed_up.contact.ref, {"city": "Lund"})
+    await till.seal_only()
+    later = tmp_path / "later"
+    shutil.copytree(till.folder, later, ignore=shutil.ignore_patterns("*.lock", "*-shm"))
+    await till.turn()
+    settings = (later / "agent.toml").read_text()
+    (later / "agent.toml").write_text(
+        settings.replace("[engage]", '[engage]\ncontact_key = "memberNumber"')
+    )
+
+    async with SealingTill(later) as again:
+        await again.turn()
+        rebuilt = again.files()
+
+    (content,) = rebuilt.values()
+    assert b"<email>vera@example.test</email>" in content
+    assert rebuilt == till.files()
+
+
 async def test_a_name_that_a_power_cut_took_back_is_given_again(
     till: SealingTill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

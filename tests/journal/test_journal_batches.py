@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from journal_helpers import GUID, GUID_2, Book, FakeClock
 
 from agent.change import Change, Fault, State
 from agent.contact import Key
-from agent.journal import batches, changes, contacts
+from agent.journal import batches, changes, contacts, database
 from agent.journal import states as moves
 from agent.journal.batches import Batch, Entry, Lane, Member, Unverified
 
@@ -509,3 +510,34 @@ async def test_a_contact_that_turns_out_to_be_known_is_joined(book: Book) -> Non
 
     assert settled.contact.ref == known.contact.ref
     assert (await book.update(create.contact.ref)).contact.contact_id == GUID
+
+
+# --- sealed by an older agent ---------------------------------------------------------------------
+
+
+def test_of_what_an_older_agent_sealed_the_key_itself_tells_its_name() -> None:
+    db = sqlite3.connect(":memory:")
+    steps = database.migrations()
+    for number, text in steps:
+        if number < 9:
+            db.executescript(text)
+    db.execute("PRAGMA foreign_keys = OFF")
+    db.executemany(
+        "INSERT INTO keys (name, value, lane, seq, since) VALUES (?, ?, ?, 1, 1)",
+        [
+            ("email", "vera@example.test", 1),
+            ("memberNumber", "77", 1),
+            ("memberNumber", "88", 2),
+            ("externalId", "88", 2),
+        ],
+    )
+    db.executemany(
+        """INSERT INTO batch_contacts (batch, position, lane, contact_type, key_value)
+           VALUES (1, ?, ?, 'Member', ?)""",
+        [(0, 1, "vera@example.test"), (1, 1, "77"), (2, 2, "88"), (3, 3, "99"), (4, 1, None)],
+    )
+
+    db.executescript(dict(steps)[9])
+
+    names = [row[0] for row in db.execute("SELECT key_name FROM batch_contacts ORDER BY position")]
+    assert names == ["email", "memberNumber", None, None, None]  # None: as the settings say

@@ -145,20 +145,27 @@ class Packer:
         contact = lane.head.contact
         kept = fold([(change.kind, change.payload) for change in part])
         known_type = contact.contact_type or kept.contact_type
+        key_name = self._config.engage.contact_key
+        finds = not contact.contact_id and lane.head.kind is not Kind.CREATE
         return Member(
             lane=contact.lane,
             contact_id=contact.contact_id,
             contact_type=known_type or self._config.engage.default_contact_type,
-            key_value=None
-            if contact.contact_id or lane.head.kind is Kind.CREATE
-            else key_value(lane.keys, self._config.engage.contact_key),
+            key_value=key_value(lane.keys, key_name) if finds else None,
             changes=part,
+            key_name=key_name if finds else None,
         )
 
     def _element(self, member: Member) -> Element:
         asked = tuple((change.kind, change.payload) for change in member.changes)
         entry = Entry(
-            0, member.lane, member.contact_id, member.contact_type, member.key_value, asked
+            position=0,
+            lane=member.lane,
+            contact_id=member.contact_id,
+            contact_type=member.contact_type,
+            key_value=member.key_value,
+            asked=asked,
+            key_name=member.key_name,
         )
         return element_of(entry, self._config.engage.contact_key)
 
@@ -207,11 +214,15 @@ class Packer:
 
 
 def element_of(entry: Entry, contact_key: str) -> Element:
-    """Fold what a batch asks for one contact into its element."""
+    """Fold what a batch asks for one contact into its element.
+
+    `contact_key` is only for what an older agent sealed: the file says what it said at first, also
+    if the settings name another key by now.
+    """
     kept = fold(entry.asked)
     attributes = {**kept.defaults, **kept.attributes}
     if entry.key_value is not None:
-        attributes.setdefault(contact_key, entry.key_value)
+        attributes.setdefault(entry.key_name or contact_key, entry.key_value)
     return Element(
         contact_type=entry.contact_type,
         attributes=attributes,
