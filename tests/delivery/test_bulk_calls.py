@@ -208,6 +208,22 @@ async def test_whom_engage_has_already_is_updated_and_not_created(
     assert queue.contacts[GUID]["firstName"]
 
 
+async def test_whom_engage_has_already_keeps_country_and_store(
+    book: Book, uploader: BulkUploader, queue: FakeQueue
+) -> None:
+    queue.contacts[GUID] = {"email": "ola@example.test", "countryCode": "NO"}
+    filled_in = {"defaults": {"countryCode": "SE"}, "source": "POS", "store_external_id": "0042"}
+    known = await book.create("ola@example.test", **filled_in)
+    await sealed(book, known, await book.create("vera@example.test", **filled_in))
+
+    await uploader.turn()
+
+    bodies = {body["email"]: body for _, _, contacts in queue.calls for body in contacts}
+    assert bodies["ola@example.test"] == {**known.payload.attributes, "contactId": GUID}
+    new = bodies["vera@example.test"]
+    assert (new["countryCode"], new["createdInStore"]) == ("SE", "0042")
+
+
 async def test_what_engage_answered_is_kept_with_the_batch(
     book: Book, uploader: BulkUploader
 ) -> None:

@@ -263,6 +263,30 @@ async def test_what_follows_a_sign_up_that_no_file_can_hold_waits_for_a_person(
     assert await till.states(bad, follower) == [State.REJECTED, State.WAITING]
 
 
+# --- what is said of whom Engage has already --------------------------------------------------
+
+
+async def test_what_a_sign_up_fills_in_is_said_of_a_new_contact_only(till: SealingTill) -> None:
+    filled_in = {"defaults": {"countryCode": "SE"}, "source": "POS", "store_external_id": "0042"}
+    known = await till.book.create("ola@example.test", **filled_in)
+    await till.book.deliver(known)
+    await till.book.create("ola@example.test", **filled_in)
+    await till.book.create("vera@example.test", **filled_in)
+
+    await till.sealer.seal_now()
+
+    read = {
+        element.attributes["email"]: element
+        for path in till.spool.directory.iterdir()
+        for element in read_document(path)
+    }
+    ola, vera = read["ola@example.test"], read["vera@example.test"]
+    assert (ola.contact_id, ola.source, ola.store_external_id) == (GUID, None, None)
+    assert "countryCode" not in ola.attributes
+    assert (vera.contact_id, vera.source, vera.store_external_id) == (None, "POS", "0042")
+    assert vera.attributes["countryCode"] == "SE"
+
+
 # --- the tenant's stylesheet ----------------------------------------------------------------------
 
 STYLESHEET = """<xsl:stylesheet version="1.0" xmlns:xsl="http://www.w3.org/1999/XSL/Transform"

@@ -216,19 +216,22 @@ class Packer:
 def element_of(entry: Entry, contact_key: str) -> Element:
     """Fold what a batch asks for one contact into its element.
 
+    What a sign-up fills in (defaults, source, store) is for a new contact: one that Engage has
+    already, as its GUID says, keeps its own.
     `contact_key` is only for what an older agent sealed: the file says what it said at first, also
     if the settings name another key by now.
     """
     kept = fold(entry.asked)
-    attributes = {**kept.defaults, **kept.attributes}
+    exists = entry.contact_id is not None
+    attributes = {**({} if exists else kept.defaults), **kept.attributes}
     if entry.key_value is not None:
         attributes.setdefault(entry.key_name or contact_key, entry.key_value)
     return Element(
         contact_type=entry.contact_type,
         attributes=attributes,
         contact_id=entry.contact_id,
-        source=kept.source,
-        store_external_id=kept.store_external_id,
+        source=None if exists else kept.source,
+        store_external_id=None if exists else kept.store_external_id,
     )
 
 
