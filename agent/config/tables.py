@@ -357,7 +357,8 @@ class Engage:
         default="update",
         metadata=about(
             Choice(("update", "conflict")),
-            "What a create does when the contact exists: update it, or answer 409 as Engage does.",
+            "What a create does when the contact exists: update it, or answer 409 as Engage does;"
+            " with conflict no create goes by file, for an import would update.",
         ),
     )
     max_requests_per_s: float = field(

@@ -2,7 +2,8 @@
 
 Never by file (docs/decisions/0005): upgrades, unapproved sign-ups, changes that clear attributes,
 what may have happened already, and an update that changes the key itself while Engage's GUID is
-not known: the file could not say whom it means.
+not known: the file could not say whom it means. Nor any sign-up where a contact that exists is to
+be left as it is: an import would update it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from agent.delivery.folding import changes_key
 
 
 def file_part(
-    changes: Sequence[Change], keys: Sequence[Key], *, contact_key: str
+    changes: Sequence[Change], keys: Sequence[Key], *, contact_key: str, on_existing: str = "update"
 ) -> tuple[Change, ...]:
     """Give the changes at a lane's head that one element of a file can carry; empty if none can.
 
@@ -23,10 +24,20 @@ def file_part(
     """
     part: list[Change] = []
     for change in changes:
+        if change.kind is Kind.CREATE and not takes_creates(on_existing):
+            break
         if not _fits(change) or not _finds_contact(change, part, keys, contact_key):
             break
         part.append(change)
     return tuple(part)
+
+
+def takes_creates(on_existing: str) -> bool:
+    """Say whether a file may sign anybody up, with this `engage.on_existing`.
+
+    Engage's import and its bulk calls update whom they find by the key; only the API tells first.
+    """
+    return on_existing != "conflict"
 
 
 def _fits(change: Change) -> bool:

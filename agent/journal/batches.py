@@ -90,7 +90,7 @@ _IDLE_HEADS = """
 SELECT ch.lane, ch.seq FROM changes ch INDEXED BY {index}
  WHERE ch.state = 'waiting' AND ch.behind = 0
    AND ch.by_file = 1 AND ch.unknown = 0 AND ch.retried = 0 AND ch.seq > :after AND {tried}
-   AND ch.rests_until <= :now
+   AND ch.rests_until <= :now AND (:creates OR ch.kind <> 'create')
    AND NOT EXISTS (SELECT 1 FROM changes e WHERE e.lane = ch.lane AND e.holds = 1
          AND (e.seq < ch.seq OR e.state IN ('sending', 'batched', 'uploaded', 'imported')))
  ORDER BY ch.seq LIMIT :limit"""
@@ -106,14 +106,22 @@ def _heads(used_up: int) -> str:
 
 
 def idle_lanes(
-    db: Connection, *, after: int, used_up: int, limit: int, now: float = math.inf
+    db: Connection,
+    *,
+    after: int,
+    used_up: int,
+    limit: int,
+    now: float = math.inf,
+    creates: bool = True,
 ) -> tuple[Lane, ...]:
     """Give lanes that a file could take, oldest head first, from sequence number `after` on.
 
     `used_up`: only heads with at least so many counted API attempts. `now` (monotonic): what was
-    withdrawn a moment before rests; without it nothing does.
+    withdrawn a moment before rests; without it nothing does. `creates`: sign-ups may go by file.
     """
-    parameters = {"after": after, "used_up": used_up, "limit": limit, "now": now}
+    parameters = {
+        "after": after, "used_up": used_up, "limit": limit, "now": now, "creates": creates,
+    }  # fmt: skip
     rows = db.execute(_heads(used_up), parameters).fetchall()
     return tuple(
         Lane(
@@ -130,22 +138,25 @@ def lane(db: Connection, lane: int) -> Lane | None:
     return Lane(found, contacts.keys(db, lane, open_from=found[0].seq)) if found else None
 
 
-def count_idle(db: Connection, *, used_up: int, limit: int, now: float = math.inf) -> int:
+def count_idle(
+    db: Connection, *, used_up: int, limit: int, now: float = math.inf, creates: bool = True
+) -> int:
     """Count the lanes that a file could take; stops counting at `limit`."""
-    return sum(count_idle_by_id(db, used_up=used_up, limit=limit, now=now).values())
+    counts = count_idle_by_id(db, used_up=used_up, limit=limit, now=now, creates=creates)
+    return sum(counts.values())
 
 
 def count_idle_by_id(
-    db: Connection, *, used_up: int, limit: int, now: float = math.inf
+    db: Connection, *, used_up: int, limit: int, now: float = math.inf, creates: bool = True
 ) -> dict[bool, int]:
     """Count the lanes that a file could take, those with Engage's GUID and those without.
 
-    Stops counting at `limit`. `now` as for idle_lanes().
+    Stops counting at `limit`. `now` and `creates` as for idle_lanes().
     """
     row = db.execute(
         f"""SELECT count(*) AS n, count(co.contact_id) AS with_id
               FROM ({_heads(used_up)}) head JOIN contacts co ON co.lane = head.lane""",
-        {"after": 0, "used_up": used_up, "limit": limit, "now": now},
+        {"after": 0, "used_up": used_up, "limit": limit, "now": now, "creates": creates},
     ).fetchone()
     return {True: row["with_id"], False: row["n"] - row["with_id"]}
 

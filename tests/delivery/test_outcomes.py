@@ -667,6 +667,27 @@ async def test_create_that_engage_never_manages_goes_by_file_once_a_look_up_foun
     await is_one_contact(world)
 
 
+async def test_create_that_no_file_may_take_goes_on_by_the_api(start: Start) -> None:
+    world = await start(
+        engage={"on_existing": "conflict"},
+        retry={"api_attempts": 1},
+        fallback={"seal_after_s": 0.1},
+        link={"offline_after": 50},
+    )
+    world.sandbox.set_fault("status", status=500, method="POST")
+    change_id = await world.pos.create(city="Lund")
+
+    async def was_tried_thrice() -> bool:
+        return len(world.calls("POST", "/contacts")) >= 3
+
+    await eventually(was_tried_thrice, "it is tried again and again")
+    world.sandbox.clear_faults()
+
+    change = await world.pos.until(change_id, "delivered")
+    assert change["route"] == "api"
+    await is_one_contact(world)
+
+
 async def test_payload_damaged_on_disk_is_rejected_alone_and_not_sent(start: Start) -> None:
     world = await start()
     contact_id = world.sandbox.seed(email=VERA)

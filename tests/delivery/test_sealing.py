@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
@@ -365,3 +366,49 @@ async def test_never_by_file_what_a_file_cannot_say(till: SealingTill) -> None:
     assert made == 0
     assert await till.states(unapproved, upgrade, clearing) == [State.WAITING] * 3
     assert till.files() == {}
+
+
+# --- where a contact that exists is a conflict ----------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", ["sftp", "bulk"])
+async def test_where_who_exists_is_a_conflict_sign_ups_wait_for_the_api(
+    tmp_path: Path, transport: str
+) -> None:
+    settings = {"seal_after_s": AGE_S, "max_contacts": MOST, "transport": transport}
+    conflict = {"on_existing": "conflict"}
+    async with SealingTill(tmp_path / "till", settings, engage=conflict) as till:
+        till.go_offline()
+        waiting = await sign_ups(till, MOST)
+        known = await till.book.create()
+        await till.book.deliver(known)
+        again = await till.book.create(known.payload.attributes["email"])
+        update = await till.book.update(GUID_2)
+
+        await till.turn()  # as many wait as a file holds
+        by_count = await till.sizes()
+        await till.turn(after_s=AGE_S)
+        await till.sealer.seal_now()
+
+        assert by_count == []
+        assert await till.sizes() == [1]
+        assert await till.states(*waiting, again) == [State.WAITING] * (MOST + 1)
+        assert await till.states(update) == [State.BATCHED]
+
+
+async def test_what_the_settings_say_when_a_file_is_sealed_counts(
+    till: SealingTill, tmp_path: Path
+) -> None:
+    change = await till.book.create()
+    later = tmp_path / "later"
+    shutil.copytree(till.folder, later, ignore=shutil.ignore_patterns("*.lock", "*-shm"))
+    settings = (later / "agent.toml").read_text()
+    (later / "agent.toml").write_text(
+        settings.replace("[engage]", '[engage]\non_existing = "conflict"')
+    )
+
+    async with SealingTill(later) as again:
+        made = await again.sealer.seal_now()
+        states = await again.states(change)
+
+    assert (made, states) == (0, [State.WAITING])

@@ -265,6 +265,23 @@ def test_file_takes_what_it_can_say_and_stops_there(
     assert file_part(changes, keys, contact_key="email") == tuple(changes[:fitting])
 
 
+@pytest.mark.parametrize(
+    ("changes", "fitting"),
+    [
+        ([CREATE], 0),
+        ([change(Kind.CREATE, contact_id="guid")], 0),  # it exists: the API says 409
+        ([change(contact_id="guid"), CREATE, change()], 1),
+        ([change(contact_id="guid")], 1),
+    ],
+)
+def test_where_who_exists_is_a_conflict_a_file_signs_nobody_up(
+    changes: list[Change], fitting: int
+) -> None:
+    part = file_part(changes, BY_EMAIL, contact_key="email", on_existing="conflict")
+
+    assert part == tuple(changes[:fitting])
+
+
 # --- mapping ------------------------------------------------------------------------------------
 
 

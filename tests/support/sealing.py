@@ -27,18 +27,20 @@ class SealingTill:
         folder: Path,
         settings: Mapping[str, Any] | None = None,
         clock: FakeClock | None = None,
+        engage: Mapping[str, Any] | None = None,
     ) -> None:
+        """`settings` are those of [fallback], `engage` those of [engage]."""
         self.folder = folder
         self.clock = clock or FakeClock()
         if not (folder / "agent.toml").exists():  # or else it is a copy of one
-            self._lay(settings or {})
+            self._lay(settings or {}, engage or {})
         self.config = config.load(folder / "agent.toml")
         self.book = Book(folder / "journal.db", self.clock)
         self.link = Link(self.clock, offline_after=1)
         self.spool = Spool(self.config.fallback.spool)
         self.sealer = Sealer(self.config, self.book.journal, self.spool, self.link, self.clock)
 
-    def _lay(self, fallback: Mapping[str, Any]) -> None:
+    def _lay(self, fallback: Mapping[str, Any], engage: Mapping[str, Any]) -> None:
         write_till(
             self.folder,
             engage_url="http://127.0.0.1:1",
@@ -49,7 +51,7 @@ class SealingTill:
             sftp_password="none",
             sftp_directory="/",
             host_key_line="127.0.0.1 ssh-ed25519 none",
-            settings={"fallback": dict(fallback)},
+            settings={"fallback": dict(fallback), "engage": dict(engage)},
         )
 
     async def __aenter__(self) -> Self:

@@ -19,7 +19,7 @@ from agent.config import Config
 from agent.delivery.batch.document import Element
 from agent.delivery.batch.gate import Gate, Unfit
 from agent.delivery.folding import fold
-from agent.delivery.routing import file_part, key_value
+from agent.delivery.routing import file_part, key_value, takes_creates
 from agent.journal import batches
 from agent.journal.batches import Batch, Entry, Lane, Member
 from agent.journal.journal import Journal
@@ -38,9 +38,20 @@ class Packer:
         self._journal = journal
         self._clock = clock
 
+    @property
+    def takes_creates(self) -> bool:
+        """Say whether sign-ups may go by file, as the settings are now."""
+        return takes_creates(self._config.engage.on_existing)
+
     def part_for_file(self, lane: Lane) -> tuple[Change, ...]:
         """Give the changes at a lane's head that a file can take."""
-        return file_part(lane.changes, lane.keys, contact_key=self._config.engage.contact_key)
+        engage = self._config.engage
+        return file_part(
+            lane.changes,
+            lane.keys,
+            contact_key=engage.contact_key,
+            on_existing=engage.on_existing,
+        )
 
     async def pack(
         self, *, used_up: int, why: str, now: float, limits: Limits | None = None
@@ -56,7 +67,7 @@ class Packer:
         left = dict(limits) if limits is not None else None
         begun: dict[bool, Batch] = {}
         made = 0
-        async for lanes in _pages(self._journal, used_up, now):
+        async for lanes in self._pages(used_up, now):
             members = await self._fitting(lanes, gate, used_up)
             for with_id in (True, False):
                 group = [each for each in members if (each.contact_id is not None) is with_id]
@@ -67,6 +78,24 @@ class Packer:
             if left is not None and not any(left.values()):
                 break
         return made + await self.close_begun(why)
+
+    async def _pages(self, used_up: int, now: float) -> AsyncIterator[Sequence[Lane]]:
+        """Give the journal's idle lanes, oldest first, a page at a time."""
+        idle = partial(
+            batches.idle_lanes,
+            used_up=used_up,
+            limit=_CHUNK,
+            now=now,
+            creates=self.takes_creates,
+        )
+        after = 0
+        while True:
+            page = await self._journal.read(partial(idle, after=after))
+            if page:
+                yield page
+            if len(page) < _CHUNK:
+                return
+            after = page[-1].head.seq
 
     async def close_begun(self, why: str = "interrupted") -> int:
         """Close the batches that are being filled, as they are; gives how many have contacts."""
@@ -233,16 +262,3 @@ def element_of(entry: Entry, contact_key: str) -> Element:
         source=None if exists else kept.source,
         store_external_id=None if exists else kept.store_external_id,
     )
-
-
-async def _pages(journal: Journal, used_up: int, now: float) -> AsyncIterator[Sequence[Lane]]:
-    """Give the journal's idle lanes, oldest first, a page at a time."""
-    after = 0
-    while True:
-        read = partial(batches.idle_lanes, after=after, used_up=used_up, limit=_CHUNK, now=now)
-        page = await journal.read(read)
-        if page:
-            yield page
-        if len(page) < _CHUNK:
-            return
-        after = page[-1].head.seq

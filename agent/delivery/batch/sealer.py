@@ -129,7 +129,13 @@ class Sealer:
     async def _seal_if_too_many(self) -> None:
         most = self._config.fallback.api_drain_max
         now = self._clock.monotonic()
-        count = partial(batches.count_idle, used_up=0, limit=most + 1, now=now)
+        count = partial(
+            batches.count_idle,
+            used_up=0,
+            limit=most + 1,
+            now=now,
+            creates=self._packer.takes_creates,
+        )
         if await self._journal.read(count) <= most:
             return
         unsent = len(await self._in_state("sealed", "written"))
@@ -154,10 +160,14 @@ class Sealer:
     async def _oldest(self, used_up: int) -> Change | None:
         """Give the oldest change that a file could take."""
         after, limit = 0, 1  # usually the first one
-        now = self._clock.monotonic()
+        idle = partial(
+            batches.idle_lanes,
+            used_up=used_up,
+            now=self._clock.monotonic(),
+            creates=self._packer.takes_creates,
+        )
         while True:
-            read = partial(batches.idle_lanes, after=after, used_up=used_up, limit=limit, now=now)
-            lanes = await self._journal.read(read)
+            lanes = await self._journal.read(partial(idle, after=after, limit=limit))
             for lane in lanes:
                 if part := self._packer.part_for_file(lane):
                     return part[0]
@@ -172,7 +182,13 @@ class Sealer:
         now, last = self._clock.monotonic(), self._counted
         if waiting < most or (not used_up and last and not last.is_outdated(now, waiting, most)):
             return None
-        count = partial(batches.count_idle_by_id, used_up=used_up, limit=2 * most, now=now)
+        count = partial(
+            batches.count_idle_by_id,
+            used_up=used_up,
+            limit=2 * most,
+            now=now,
+            creates=self._packer.takes_creates,
+        )
         counts = await self._journal.read(count)
         self._counted = _Count(now, waiting, max(counts.values()))
         full = {with_id: number // most * most for with_id, number in counts.items()}

@@ -20,6 +20,7 @@ from agent.delivery.engage.finding import find_contact
 from agent.delivery.folding import fold
 from agent.delivery.outcome import Outcome, Result
 from agent.delivery.quoting import unquoted
+from agent.delivery.routing import takes_creates
 from agent.errors import (
     AnswerLost,
     ContactGone,
@@ -133,6 +134,7 @@ class Courier:
             change.api_attempts >= self._api_attempts
             and not change.retried
             and foldable(change.kind, change.payload)
+            and takes_creates(self._settings.on_existing)
         )
 
     async def _adopt_taken(self, claim: Claim, journey: _Journey) -> Outcome:
