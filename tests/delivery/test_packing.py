@@ -379,3 +379,66 @@ async def test_a_stylesheet_that_became_unreadable_stops_sealing_and_rejects_nob
         await turning_till.sealer.seal_now()
 
     assert await turning_till.states(change) == [State.WAITING]
+
+
+async def test_a_stylesheet_that_leaves_everybody_out_stops_sealing_and_rejects_nobody(
+    turning_till: SealingTill,
+) -> None:
+    without_prefix = STYLESHEET.replace("//i:new/*", "//i:new").replace("i:email", "email")
+    put_stylesheet(turning_till, without_prefix % "false()")
+    made = await sign_ups(turning_till, 2)
+
+    with pytest.raises(StylesheetProblem) as caught:
+        await turning_till.sealer.seal_now()
+
+    assert "leaves contacts out, so no file is made" in caught.value.message
+    assert await turning_till.states(*made) == [State.WAITING] * 2
+
+
+async def test_a_contact_that_the_stylesheet_leaves_out_is_rejected_alone(
+    turning_till: SealingTill,
+) -> None:
+    put_stylesheet(turning_till, STYLESHEET.replace("//i:new/*", "//i:new/*[i:lastName]") % "0")
+    good = (await turning_till.book.record(Kind.CREATE, with_name(1), contact_type="Member")).change
+    bad = await turning_till.book.create()
+    last = (await turning_till.book.record(Kind.CREATE, with_name(2), contact_type="Member")).change
+
+    await turning_till.sealer.seal_now()
+
+    assert await turning_till.states(good, bad, last) == [
+        State.BATCHED,
+        State.REJECTED,
+        State.BATCHED,
+    ]
+    assert await why(turning_till, bad) == ("StylesheetFailed", [])
+    error = (await turning_till.book.now(bad)).error
+    assert error is not None
+    assert "leaves this contact out" in error.message
+
+
+def with_name(number: int) -> dict[str, str]:
+    return {"email": f"lind{number}@example.test", "lastName": "Lind"}
+
+
+@pytest.mark.parametrize("count", [2, 3 * CHUNK])
+async def test_however_many_the_stylesheet_fails_on_their_neighbours_go(
+    turning_till: SealingTill, count: int
+) -> None:
+    bad = [
+        (
+            await turning_till.book.record(
+                Kind.CREATE,
+                {"email": f"malmo{number}@example.test", "city": "Malmö"},
+                contact_type="Member",
+            )
+        ).change
+        for number in range(count)
+    ]
+    good = await sign_ups(turning_till, CHUNK + 1)
+
+    made = await turning_till.sealer.seal_now()
+
+    assert made == 1
+    assert await turning_till.states(*good) == [State.BATCHED] * len(good)
+    assert await turning_till.states(*bad) == [State.REJECTED] * count
+    assert turning_till.sealer.problem is None

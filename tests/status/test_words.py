@@ -152,6 +152,10 @@ NOT_ON_THE_PAGE_EITHER = {
     "Correct it, or leave fallback.xslt out.",
     "Correct it: it gets a document in the form and namespace of contacts.xsd.",
     "{} {}{}, when it is tried on a sample.",
+    "The key by which Engage finds a contact must come out as a value of its own.",
+    "Its match patterns and paths need a prefix for the namespace"
+    ' http://eClub.Schemas.ImportContact, as in match="c:member"; without it they match nothing.',
+    "Take out what changes: a file must be the same when it is made again.",
     # put together from parts: the whole is told below
     "{} and whole, but its -wal has grown to {} MiB.", "{} and whole.",
     "{}, but no file can be made: all inodes are used.",

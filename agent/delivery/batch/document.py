@@ -83,6 +83,7 @@ class Element:
     contact_id: str | None = None  # Engage's GUID, once known
     source: str | None = None
     store_external_id: str | None = None
+    gets_key: bool = False  # it is about to get another key: contactId alone says whom it means
 
 
 class CannotBeWritten(ValueError):

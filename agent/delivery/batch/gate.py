@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from agent.config import Config
 from agent.delivery.batch.document import CannotBeWritten, Element, check_element
 from agent.delivery.batch.schema import check_form
-from agent.delivery.batch.stylesheet import NotTurned, Stylesheet, StylesheetProblem, try_on_sample
+from agent.delivery.batch.stylesheet import (
+    CHANGES,
+    LEAVES_OUT,
+    NotTurned,
+    Stylesheet,
+    StylesheetProblem,
+    try_on_sample,
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,7 @@ class Unfit:
     code: str
     what: str  # a sentence
     attribute: str | None = None  # None: nobody can say which one it is
+    by_stylesheet: bool = False  # the tenant's, so that it may be right with another one
 
 
 def stylesheet_of(config: Config) -> Path | None:
@@ -43,7 +52,7 @@ class Gate:
         """Give those that cannot stand in a file, by their position.
 
         Raises StylesheetProblem where it is the stylesheet that is wrong, not a contact: it fails
-        on all of several contacts, or on a sample as well.
+        on a sample as well.
         """
         found = {
             position: Unfit(code="CannotBeWritten", what=f"{problem}", attribute=problem.attribute)
@@ -58,31 +67,57 @@ class Gate:
         self, stylesheet: Stylesheet, elements: Mapping[int, Element]
     ) -> dict[int, Unfit]:
         errors: dict[int, NotTurned] = {}
-        for position, element in elements.items():
-            try:
-                stylesheet.turn_elements([element])
-            except NotTurned as error:
-                errors[position] = error
-        if errors and (len(errors) == len(elements) > 1 or self._fails_on_sample(stylesheet)):
-            what = next(iter(errors.values())).what
+        for identified in (True, False):
+            positions = [p for p, e in elements.items() if (e.contact_id is not None) is identified]
+            errors |= self._failing(stylesheet, elements, positions)
+        if errors and (what := self._fault_on_sample) is not None:
             raise StylesheetProblem(
-                f"The stylesheet {stylesheet.path} {what} on every contact, so no file is made. "
+                f"{_on_everybody(stylesheet.path, what)} "
                 "Correct it; what waits is kept and goes by the API when it can."
             )
         return {
-            position: Unfit(
-                code="StylesheetFailed",
-                what=f"The stylesheet of fallback.xslt {error.what} on this contact.",
-            )
+            position: Unfit(code="StylesheetFailed", what=_on_one(error.what), by_stylesheet=True)
             for position, error in errors.items()
         }
 
-    def _fails_on_sample(self, stylesheet: Stylesheet) -> bool:
+    def _failing(
+        self, stylesheet: Stylesheet, elements: Mapping[int, Element], positions: Sequence[int]
+    ) -> dict[int, NotTurned]:
+        """Give those that the stylesheet fails on or leaves out; all of one kind of file."""
+        if not positions:
+            return {}
+        part = [elements[position] for position in positions]
         try:
-            try_on_sample(stylesheet, self._config)
-        except NotTurned:
-            return True
-        return False
+            left_out = stylesheet.left_out(part, self._config.engage.contact_key)
+        except NotTurned as error:
+            if len(positions) == 1:
+                return {positions[0]: error}
+            # Seldom: usually one look at all of them is enough.
+            alone = [self._failing(stylesheet, elements, [position]) for position in positions]
+            return {position: error for found in alone for position, error in found.items()}
+        return {positions[place]: NotTurned(LEAVES_OUT) for place in left_out}
+
+    @cached_property
+    def _fault_on_sample(self) -> str | None:
+        """Say what is wrong with the stylesheet itself: with contacts nobody could find fault."""
+        try:
+            if self._stylesheet is not None:
+                try_on_sample(self._stylesheet, self._config)
+        except NotTurned as error:
+            return error.what
+        return None
+
+
+def _on_everybody(path: Path, what: str) -> str:
+    if what in (LEAVES_OUT, CHANGES):
+        return f"The stylesheet {path} {what}, so no file is made."
+    return f"The stylesheet {path} {what} on every contact, so no file is made."
+
+
+def _on_one(what: str) -> str:
+    if what == LEAVES_OUT:
+        return "The stylesheet of fallback.xslt leaves this contact out."
+    return f"The stylesheet of fallback.xslt {what} on this contact."
 
 
 def _misshapen(elements: Sequence[Element]) -> list[tuple[int, CannotBeWritten]]:

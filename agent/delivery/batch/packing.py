@@ -18,7 +18,7 @@ from agent.clock import Clock, to_text
 from agent.config import Config
 from agent.delivery.batch.document import Element
 from agent.delivery.batch.gate import Gate, Unfit
-from agent.delivery.folding import fold
+from agent.delivery.folding import changes_key, fold
 from agent.delivery.routing import file_part, key_value, takes_creates
 from agent.journal import batches
 from agent.journal.batches import Batch, Entry, Lane, Member
@@ -261,4 +261,5 @@ def element_of(entry: Entry, contact_key: str) -> Element:
         contact_id=entry.contact_id,
         source=None if exists else kept.source,
         store_external_id=None if exists else kept.store_external_id,
+        gets_key=exists and entry.asked[0][0] is Kind.UPDATE and changes_key(kept, contact_key),
     )
