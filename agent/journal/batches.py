@@ -288,6 +288,31 @@ def leave_out(db: Connection, change: Change, fault: Fault, now: str) -> Change:
     return changes.find_by_seq(db, change.seq)
 
 
+_COUNT_LEFT_OUT = """
+SELECT count(*) AS n FROM (SELECT 1 FROM changes
+  WHERE state = 'rejected' AND json_extract(error, '$.code') = ? LIMIT ?)"""
+_REST = "UPDATE changes SET rests_until = ? WHERE seq = ? AND state = 'waiting'"
+
+
+def count_left_out(db: Connection, code: str, limit: int) -> int:
+    """Count the rejected changes with this code; stops counting at `limit`."""
+    return int(db.execute(_COUNT_LEFT_OUT, (code, limit)).fetchone()["n"])
+
+
+def waits(db: Connection, seq: int) -> bool:
+    """Say whether a change waits still: neither sent, nor sealed, nor gone."""
+    found = db.execute("SELECT 1 FROM changes WHERE seq = ? AND state = 'waiting'", (seq,))
+    return found.fetchone() is not None
+
+
+def let_rest(db: Connection, heads: Sequence[int], until: float) -> None:
+    """Seal no lane with these heads before then (monotonic), unless a person asks for files.
+
+    The API may go on.
+    """
+    db.executemany(_REST, [(until, seq) for seq in heads])
+
+
 # --- the file -----------------------------------------------------------------------------------
 
 

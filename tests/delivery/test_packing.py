@@ -442,3 +442,44 @@ async def test_however_many_the_stylesheet_fails_on_their_neighbours_go(
     assert await turning_till.states(*good) == [State.BATCHED] * len(good)
     assert await turning_till.states(*bad) == [State.REJECTED] * count
     assert turning_till.sealer.problem is None
+
+
+async def test_beyond_a_bound_those_on_which_the_stylesheet_fails_wait_and_the_page_says_so(
+    turning_till: SealingTill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "MOST_FAILED", 2)
+    turning_till.go_offline()
+    bad = [
+        await turning_till.book.update(f"{GUID[:-1]}{digit}", {"city": "Malmö"})
+        for digit in "12345"
+    ]
+    good = await sign_ups(turning_till, 2)
+
+    await turning_till.turn()
+    await turning_till.turn(after_s=3600)
+
+    states = await turning_till.states(*bad)
+    assert (states.count(State.REJECTED), states.count(State.WAITING)) == (2, 3)
+    assert await turning_till.states(*good) == [State.BATCHED] * 2
+    assert "fails on more than 2 contacts" in (turning_till.sealer.problem or "")
+
+    put_stylesheet(turning_till, NEVER_FAILS.replace("i:email", "i:email|i:contactId"))
+    await turning_till.sealer.seal_now()
+    await turning_till.turn()
+    assert (await turning_till.states(*bad)).count(State.BATCHED) == 3
+    assert turning_till.sealer.problem is None
+
+
+async def test_those_that_wait_for_a_better_stylesheet_go_by_the_api_meanwhile(
+    turning_till: SealingTill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "MOST_FAILED", 0)
+    bad = await turning_till.book.update(GUID, {"city": "Malmö"})
+    await turning_till.sealer.seal_now()
+    told = turning_till.sealer.problem
+
+    await turning_till.book.deliver(bad)
+    await turning_till.turn()
+
+    assert "wait for the API" in (told or "")
+    assert turning_till.sealer.problem is None

@@ -27,6 +27,11 @@ from agent.journal.journal import Journal
 # Contacts a transaction: a few milliseconds, which a sign-up at the till can wait.
 _CHUNK = 50
 
+# So many changes that the stylesheet cannot take are a person's to look at. More of them are no
+# matter of single contacts any more: they wait for the API or a better stylesheet.
+MOST_FAILED = 100
+_HELD_S = 300.0  # until they are tried again; a person who has files made does not wait
+
 Limits = Mapping[bool, int]  # with contactId or without → how many contacts at most
 
 
@@ -37,6 +42,22 @@ class Packer:
         self._config = config
         self._journal = journal
         self._clock = clock
+        self._held: set[int] = set()  # heads of the lanes that the stylesheet keeps from a file
+        self._to_rest: list[int] = []  # those of them that were found on this page
+        self._held_because = ""
+
+    @property
+    def problem(self) -> str | None:
+        """Give why some changes are not put into files, for the page."""
+        return self._held_because if self._held else None
+
+    async def look_after_held(self) -> None:
+        """Forget those that went by the API meanwhile, or were sealed after all."""
+        while self._held:
+            head = next(iter(self._held))
+            if await self._journal.read(partial(batches.waits, seq=head)):
+                return
+            self._held.remove(head)
 
     @property
     def takes_creates(self) -> bool:
@@ -161,6 +182,7 @@ class Packer:
             rest = await self._without_culprit(members[position], problem, gate, used_up)
             if rest is not None:
                 fitting.append(rest)
+        await self._let_rest()
         return fitting
 
     def _sift(self, lanes: Sequence[Lane], gate: Gate) -> tuple[list[Member], Mapping[int, Unfit]]:
@@ -202,6 +224,9 @@ class Packer:
         self, member: Member, problem: Unfit, gate: Gate, used_up: int
     ) -> Member | None:
         """Reject the change that brought what no file can say; give what is left of its lane."""
+        if problem.by_stylesheet and await self._are_too_many(problem.code):
+            self._hold(member.changes[0])
+            return None
         culprit = await asyncio.to_thread(self._culprit, member, problem, gate)
         await self._leave_out(culprit, problem)
         lane = await self._journal.read(partial(batches.lane, lane=member.lane))
@@ -220,6 +245,27 @@ class Packer:
             if gate.unfit([self._element(replace(member, changes=part[:count]))]):
                 return part[count - 1]
         return part[-1]
+
+    async def _are_too_many(self, code: str) -> bool:
+        count = partial(batches.count_left_out, code=code, limit=MOST_FAILED)
+        return await self._journal.read(count) >= MOST_FAILED
+
+    def _hold(self, head: Change) -> None:
+        if not self._held:
+            self._held_because = (
+                f"The stylesheet {self._config.fallback.xslt} fails on more than {MOST_FAILED} "
+                "contacts, so the others on which it fails wait for the API. Correct it; files are "
+                "made of the rest."
+            )
+            events.log().error("stylesheet_fails_on_many", contacts=MOST_FAILED)
+        self._held.add(head.seq)
+        self._to_rest.append(head.seq)
+
+    async def _let_rest(self) -> None:
+        if self._to_rest:
+            heads, self._to_rest = self._to_rest, []
+            until = self._clock.monotonic() + _HELD_S
+            await self._journal.write(partial(batches.let_rest, heads=heads, until=until))
 
     async def _leave_out(self, culprit: Change, problem: Unfit) -> None:
         fault = Fault(

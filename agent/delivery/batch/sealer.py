@@ -78,7 +78,7 @@ class Sealer:
     @property
     def problem(self) -> str | None:
         """Give why batches cannot be sealed or files not be written, for the page."""
-        return self._sealing_problem or self._writing_problem
+        return self._sealing_problem or self._packer.problem or self._writing_problem
 
     @property
     def sealing(self) -> asyncio.Lock:
@@ -110,6 +110,7 @@ class Sealer:
         """Write what is sealed, then seal what is due. Raises StylesheetProblem, JournalErrors."""
         async with self._sealing:
             await self._close_and_write()
+            await self._packer.look_after_held()
         await self._seal_what_is_due()
 
     # --- when ---------------------------------------------------------------------------------
