@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ def add_changes(commands: Any) -> None:
                 help="the body as the POS would send it now, as JSON; - for standard input",
             )
             completes_files(file)
+        if name == "retry":
+            verb.add_argument(
+                "--all",
+                action="store_true",
+                help="send all again that were rejected with the code in the place of the id",
+            )
         if name == "discard":
             verb.add_argument("--reason", default="", help="why, kept with the change")
     add_export(verbs)
@@ -145,8 +152,30 @@ def _changes_show(options: argparse.Namespace) -> int:
 
 
 def _changes_retry(options: argparse.Namespace) -> int:
-    change = RunningAgent(options).ask("POST", f"/agent/v1/changes/{quoted(options.id)}/retry")
-    return _moved(options, change)
+    agent = RunningAgent(options)
+    if not options.all:
+        return _moved(options, agent.ask("POST", f"/agent/v1/changes/{quoted(options.id)}/retry"))
+    # All are found before the first is sent again: what moves would move the pages, too. The oldest
+    # goes first.
+    found = [*_rejected_with(agent, options.id)][::-1]
+    moved = [agent.ask("POST", f"/agent/v1/changes/{quoted(each)}/retry") for each in found]
+    if options.json:
+        print_json({"items": moved})
+    else:
+        print(f"{len(moved)} changes with {options.id} are sent again.")
+    return OK
+
+
+def _rejected_with(agent: RunningAgent, code: str) -> Iterator[str]:
+    query = {"state": str(State.REJECTED), "limit": "200"}
+    while True:
+        page = agent.ask("GET", f"/agent/v1/changes?{urllib.parse.urlencode(query)}")
+        yield from (
+            each["id"] for each in page["items"] if (each["error"] or {}).get("code") == code
+        )
+        if not page["next"]:
+            return
+        query["after"] = page["next"]
 
 
 def _changes_discard(options: argparse.Namespace) -> int:
@@ -175,7 +204,8 @@ _VERBS = (
         "retry",
         "send a rejected or waiting change again now",
         "Send a rejected change again as it is, once its cause is cured; or a waiting one now "
-        "instead of at its next try.",
+        "instead of at its next try. With --all, every change that was rejected "
+        "with one code, as in: till-agent changes retry --all StylesheetFailed.",
         _changes_retry,
     ),
     (

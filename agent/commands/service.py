@@ -119,7 +119,9 @@ def _check(options: argparse.Namespace) -> int:
     for note in _notes(settings):
         print(f"note: {note}")
     if settings.fallback.xslt is not None:
-        print(f"{settings.fallback.xslt}: turns a sample into well-formed XML.")
+        print(
+            f"{settings.fallback.xslt}: turns a sample into well-formed XML that names everybody."
+        )
     print(f"{options.config}: the settings are right ({config.config_hash(settings)}).")
     return OK
 

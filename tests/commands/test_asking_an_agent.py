@@ -13,6 +13,7 @@ from world import eventually
 
 from agent.commands.drain import progress_words
 from agent.commands.progress import Counted, ProgressLine, Rate, span
+from agent.sandbox import Sandbox
 
 Asked = Callable[..., Awaitable[Any]]
 
@@ -78,6 +79,27 @@ async def is_paused(said: Callable[..., Awaitable[Any]]) -> None:
         return bool(listed.json["api"]["state"] == "paused")
 
     await eventually(shown, "route api is paused")
+
+
+async def test_all_that_were_rejected_with_one_code_are_sent_again_at_once(
+    ask: Asked, sandbox: Sandbox
+) -> None:
+    world, said = await ask()
+    sandbox.tenant.required["Member"] = ("lastName",)
+    made = [await world.pos.create(f"vera{number}@example.test") for number in range(3)]
+    gone = await world.pos.update("0b1c2d3e-4f50-4617-8293-a4b5c6d7e8f9", city="Lund")
+    refused = [await world.pos.until(each, "rejected") for each in (*made, gone)]
+    code = refused[0]["error"]["code"]
+    sandbox.tenant.required["Member"] = ()
+
+    again = await said("changes", "retry", "--all", code)
+    for change_id in made:
+        await world.pos.until(change_id, "delivered")
+    nobody = await said("changes", "retry", "--all", code, "--json")
+
+    assert again.out == f"3 changes with {code} are sent again.\n"
+    assert nobody.json == {"items": []}
+    assert (await world.pos.change(gone))["state"] == "rejected"
 
 
 async def test_routes_are_paused_and_resumed_by_hand(ask: Asked) -> None:
