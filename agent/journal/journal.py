@@ -87,6 +87,8 @@ class Journal:
         if marker.is_restored(marker.read(self._mark_path), marker.of(db)):
             doubted = marker.doubt_everything(db)
             events.log().warning("journal_restored", changes=doubted)
+        if aside := meta.take_rescue(db):
+            events.log().warning("journal_rescued", file=aside)
         return changes.take_over(db, to_text(self._clock.now())) + doubted
 
     async def leave_mark(self) -> None:

@@ -30,6 +30,11 @@ def path_of(journal: Path) -> Path:
     return journal.with_name(journal.name + ".mark")
 
 
+def rescued(journal: Path) -> Path:
+    """Give the name under which a rescued journal waits, whole, to be put in its place."""
+    return journal.with_name(journal.name + ".rescued")
+
+
 def read(path: Path) -> Mark | None:
     """Read a mark; None where there is none that can be used."""
     try:
@@ -67,6 +72,11 @@ def of(db: Connection) -> Mark:
 def refuse_lost(path: Path, journal: Path) -> None:
     """Refuse to begin a new journal where an older one is missing. Raises JournalUnavailable."""
     is_there = journal.exists() and journal.stat().st_size > 0
+    if not is_there and rescued(journal).exists():
+        raise JournalUnavailable(
+            f"The rescue of the journal {journal} was cut off at its end. Nothing was made in its "
+            "place. Run it again: till-agent journal rescue"
+        )
     if read(path) is not None and not is_there:
         raise JournalUnavailable(
             f"The journal {journal} is gone, but {path.name} says that it existed. Nothing was "

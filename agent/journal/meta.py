@@ -41,3 +41,14 @@ def forget_traces(db: Connection) -> None:
 def has_traces(db: Connection) -> bool:
     """Say whether some may be left."""
     return db.execute("SELECT 1 FROM meta WHERE name = 'traces'").fetchone() is not None
+
+
+def note_rescue(db: Connection, aside: str) -> None:
+    """Store that the journal was rescued, and under which name the damaged one is kept."""
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('rescued', ?)", (aside,))
+
+
+def take_rescue(db: Connection) -> str | None:
+    """Give that name, once; None where nothing was rescued since it was asked for."""
+    row = db.execute("DELETE FROM meta WHERE name = 'rescued' RETURNING value").fetchone()
+    return None if row is None else str(row["value"])
