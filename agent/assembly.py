@@ -51,6 +51,7 @@ from agent.journal import changes, driver, meta, origin
 from agent.journal.database import Database
 from agent.journal.journal import Journal
 from agent.journal.opening import Opening
+from agent.journal.rescue.reminder import unsettled
 from agent.lookup.calls import LookupCalls
 from agent.metrics import Metrics
 from agent.notify import Notifier, watchdog_s
@@ -315,6 +316,7 @@ class Agent:
             self._clock_problem(),
             self.journal.problem,
             self.client.problem,
+            unsettled(self.config.journal.path),
             self.sealer.problem,
             self.uploader.problem,
             self.stall.problem,

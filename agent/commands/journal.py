@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import config
-from agent.commands.parts import BAD_CONFIG, NO_JOURNAL, OK, add, add_group
+from agent.clock import SystemClock
+from agent.commands.parts import BAD_CONFIG, INCOMPLETE, NO_JOURNAL, OK, add, add_group
 from agent.errors import JournalInUse
 from agent.secrets import read_secret
 
+if TYPE_CHECKING:
+    from agent.journal.driver import Driver
+
 
 def add_journal(commands: Any) -> None:
-    """Add `journal waiting`."""
+    """Add `journal waiting` and `journal rescue`."""
     verbs = add_group(
         commands,
         "journal",
-        "look into the journal while no agent runs",
-        "till-agent journal waiting",
+        "look into the journal, or rescue it, while no agent runs",
+        "till-agent journal waiting\ntill-agent journal rescue",
     )
     _add_waiting(verbs)
+    _add_rescue(verbs)
 
 
 def _add_waiting(verbs: Any) -> None:
@@ -40,12 +46,11 @@ def _add_waiting(verbs: Any) -> None:
 
 
 def _waiting(options: argparse.Namespace) -> int:
-    from agent.journal import driver, remains
+    from agent.journal import remains
 
     settings = config.load(options.config)
     path = settings.journal.path
-    key_file = settings.journal.key_file
-    way = driver.encrypted(partial(read_secret, key_file)) if key_file else driver.plain()
+    way = _way(settings)
     _become_owner(path)
     try:
         print(remains.unsettled(path, way, verifies=settings.fallback.verify != "none"))
@@ -54,6 +59,58 @@ def _waiting(options: argparse.Namespace) -> int:
             f"An agent runs and uses {path}. Nothing was changed. Ask it: till-agent status"
         ) from error
     return OK
+
+
+def _add_rescue(verbs: Any) -> None:
+    add(
+        verbs,
+        "rescue",
+        "put a damaged journal aside and go on with what can be read of it",
+        _rescue,
+        about="Put a damaged journal aside and make a new one of what can be read of it, row by "
+        "row. The damaged file is kept as it is, with a report beside it that lists what is lost; "
+        "what is open is looked up in Engage before anything is sent. Stop the agent before "
+        "(systemctl stop till-agent). A journal that is whole is left alone, and a rescue that was "
+        "cut off may be run again. Needs as much room on the disk as the journal has.",
+        example="till-agent journal rescue",
+        codes=(
+            (OK, "the journal is whole, or all of it was saved"),
+            BAD_CONFIG,
+            (NO_JOURNAL, "it was left as it is; the message says why"),
+            (INCOMPLETE, "it goes on, and something is lost; the report lists it"),
+        ),
+    )
+
+
+def _rescue(options: argparse.Namespace) -> int:
+    from agent.journal.rescue.rescue import rescue
+
+    settings = config.load(options.config)
+    path = settings.journal.path
+    way = _way(settings)
+    _become_owner(path)
+    try:
+        done = rescue(
+            path, way, SystemClock().now(), tell=lambda step: print(step, file=sys.stderr)
+        )
+    except JournalInUse as error:
+        raise JournalInUse(
+            f"An agent runs and uses {path}. Nothing was changed. Stop it first: "
+            "systemctl stop till-agent"
+        ) from error
+    if done is None:
+        print(f"{path} is whole. Nothing was changed.")
+        return OK
+    print(done.text, end="")
+    print(f"This report is kept as {done.report}.")
+    return OK if done.losses.are_none else INCOMPLETE
+
+
+def _way(settings: config.Config) -> Driver:
+    from agent.journal import driver
+
+    key_file = settings.journal.key_file
+    return driver.encrypted(partial(read_secret, key_file)) if key_file else driver.plain()
 
 
 def _become_owner(path: Path) -> None:

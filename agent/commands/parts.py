@@ -14,7 +14,7 @@ from typing import Any
 
 DEFAULT_CONFIG = Path("/etc/till-agent/agent.toml")
 
-OK, FAILED, BAD_CONFIG, NO_JOURNAL, NOT_RUNNING, TIME_OVER = range(6)
+OK, FAILED, BAD_CONFIG, NO_JOURNAL, NOT_RUNNING, TIME_OVER, INCOMPLETE = range(7)
 CODES = {
     OK: "done",
     FAILED: "it did not work out; the message says why",
@@ -22,6 +22,7 @@ CODES = {
     NO_JOURNAL: "the journal or the port cannot be used",
     NOT_RUNNING: "no agent answers",
     TIME_OVER: "the time of --timeout is over",
+    INCOMPLETE: "something of the journal is lost; the report lists it",
 }
 
 _WIDTH = 78

@@ -122,8 +122,8 @@ def judged(path: Path, found: Condition) -> Row:
         return failed(
             JOURNAL,
             f"{path} is damaged ({found.words}).",
-            "Stop the agent, copy the file aside and put a backup back: what waits in it is looked "
-            "up before it is sent.",
+            "Stop the agent and run: till-agent journal rescue. It saves what can be read and "
+            "lists the rest.",
         )
     if found.wal_bytes > LARGE_WAL:
         return warning(

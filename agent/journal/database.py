@@ -512,7 +512,7 @@ def _prepare(db: Connection, opening: Opening, *, check: bool) -> None:
         if verdict != "ok":
             raise JournalUnavailable(
                 f"The journal is damaged ({verdict}). It was left as it is. "
-                "Copy the file aside and restore a backup; see docs/operating.md."
+                "Stop the agent and run: till-agent journal rescue. It saves what can be read."
             )
 
 

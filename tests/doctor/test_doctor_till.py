@@ -172,7 +172,7 @@ async def test_journal_that_is_damaged_fails_and_is_left_as_it_is(patient: Patie
 
     assert row.result == "failed"
     assert "damaged" in row.meaning
-    assert "backup" in row.what_to_do
+    assert "till-agent journal rescue" in row.what_to_do
     assert path.read_bytes() == bytes(content)
 
 

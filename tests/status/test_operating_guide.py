@@ -28,6 +28,7 @@ from agent.delivery.stall import StallDetector
 from agent.errors import NotEngage
 from agent.journal import driver, origin
 from agent.journal.database import migrate
+from agent.journal.rescue.reminder import LOST, unsettled
 from agent.register.reader import _not_read
 from agent.status.facts import RegisterFill, RouteState, SkippedFile
 from agent.status.verdict import verdict
@@ -57,6 +58,11 @@ def halted(route: Route, reason: str) -> dict[str, Any]:
 
 def key_refused() -> str:
     return failure(Answer(401, {}, b"{}"), write=False).message
+
+
+def rescued(folder: Path) -> str:
+    (folder / f"rescued.db.damaged-20261122T050000Z{LOST}").touch()
+    return str(unsettled(folder / "rescued.db"))
 
 
 def asked(path: Path, base_url: str, machine: origin.Machine) -> dict[str, Any]:
@@ -164,6 +170,7 @@ def situations(folder: Path) -> list[dict[str, Any]]:
         {"problems": (strange_answers(),)},
         {"problems": ("The agent's own certificate ends on 2026-12-01. Put a new one there.",)},
         {"problems": (_not_read("The SFTP server does not answer."),)},
+        {"problems": (rescued(folder),)},
         {"register": RegisterFill(5, None, None, ("full.xml (it ends too early)",))},
     ]
 

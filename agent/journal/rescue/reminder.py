@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 SAVED, LOST = ".saved.txt", ".lost.txt"  # how a report's name ends
@@ -9,7 +10,9 @@ SAVED, LOST = ".saved.txt", ".lost.txt"  # how a report's name ends
 
 def unsettled(journal: Path) -> str | None:
     """Say what a person has to see to after a rescue, as long as its report lies there."""
-    names = sorted(path.name for path in journal.parent.glob(f"{journal.name}.damaged-*{LOST}"))
+    names = sorted(
+        path.name for path in journal.parent.glob(f"{glob.escape(journal.name)}.damaged-*{LOST}")
+    )
     if not names:
         return None
     return (

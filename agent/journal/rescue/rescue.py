@@ -1,12 +1,13 @@
 """A damaged journal is put aside, and what can be read of it goes on in a new one.
 
-For a person to start, while no agent runs (docs/decisions/0022). The damaged file is read and
+For a person to start, while no agent runs (docs/decisions/0023). The damaged file is read and
 renamed, never written. Killed at any moment it leaves the damaged journal where it was, or a state
 that the next rescue brings to its end; an agent refuses to start in between.
 """
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable
 from contextlib import closing
@@ -200,7 +201,11 @@ def _finish(path: Path, now: datetime) -> bool:
     """Bring a rescue to its end that was cut off between putting aside and putting in place."""
     if path.exists() or not marker.rescued(path).exists():
         return False
-    names = [each for each in path.parent.glob(f"{path.name}.damaged-*") if _is_file_aside(each)]
+    names = [
+        each
+        for each in path.parent.glob(f"{glob.escape(path.name)}.damaged-*")
+        if _is_file_aside(each)
+    ]
     aside = max(names, key=lambda each: each.stat().st_ctime_ns, default=_free_name(path, now))
     _put_in_place(path, aside)
     return True
