@@ -1,1 +1,1 @@
-"""Saves what can be read of a damaged journal into a new one (docs/decisions/0023)."""
+"""Saves what can be read of a damaged journal into a new one (docs/decisions/0024)."""

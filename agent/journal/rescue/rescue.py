@@ -1,6 +1,6 @@
 """A damaged journal is put aside, and what can be read of it goes on in a new one.
 
-For a person to start, while no agent runs (docs/decisions/0023). The damaged file is read and
+For a person to start, while no agent runs (docs/decisions/0024). The damaged file is read and
 renamed, never written. Killed at any moment it leaves the damaged journal where it was, or a state
 that the next rescue brings to its end; an agent refuses to start in between.
 """

@@ -103,7 +103,7 @@ SHAPES = {
     "changes": Shape(30, 45, _is_change, index="changes_by_lane"),
     "attempts": Shape(11, 11, _is_attempt, index="attempts_by_change"),
     "batch_contacts": Shape(
-        10, 10, _is_batch_contact, has_rowid=False, index="batch_contacts_by_lane", key=2
+        10, 14, _is_batch_contact, has_rowid=False, index="batch_contacts_by_lane", key=2
     ),
     "served": Shape(
         9,
