@@ -30,7 +30,7 @@ class Batch:
     contacts: int
     sha256: str | None
     bytes: int | None
-    attempts: int  # tries to upload it
+    attempts: int  # tries to write and upload it
     full_size: bool  # the server held all of it before the rename was tried
     error: str | None
     receipt: str | None  # what Engage answered to the bulk calls
@@ -412,7 +412,8 @@ def note_manifest(db: Connection, number: int, sha256: str, size: int) -> None:
 def note_written(db: Connection, number: int) -> None:
     """The file stands in the spool under its final name, synced."""
     db.execute(
-        "UPDATE batches SET state = 'written' WHERE number = ? AND state = 'sealed'", (number,)
+        "UPDATE batches SET state = 'written', error = NULL WHERE number = ? AND state = 'sealed'",
+        (number,),
     )
 
 
@@ -422,7 +423,7 @@ def note_full_size(db: Connection, name: str) -> None:
 
 
 def note_trouble(db: Connection, names: Sequence[str], error: str) -> None:
-    """An upload did not work out: keep why, for the page."""
+    """A file could not be written or uploaded: keep why, for the page."""
     db.executemany(
         "UPDATE batches SET attempts = attempts + 1, error = ? WHERE name = ?",
         [(error, name) for name in names],

@@ -199,8 +199,13 @@ async def test_a_file_that_comes_out_wrong_gets_no_name_and_holds_up_no_other(
     assert [batch.state for batch in await till.batches()] == ["sealed", "written"]
     assert len(till.files()) == 1
     assert "Line 4" in (till.sealer.problem or "")
+    assert [(batch.attempts, batch.error) for batch in await till.batches()] == [
+        (1, till.sealer.problem),
+        (0, None),
+    ]
     await till.turn(after_s=10)
     assert [batch.state for batch in await till.batches()] == ["written", "written"]
+    assert [batch.error for batch in await till.batches()] == [None, None]
     assert till.sealer.problem is None
 
 

@@ -255,6 +255,8 @@ class Sealer:
                 await self._write(batch)
             except RouteError as error:
                 problems.append(error.message)
+                note = partial(batches.note_trouble, names=(batch.name,), error=error.message)
+                await self._journal.write(note)
         return problems
 
     async def _write(self, batch: Batch) -> None:
