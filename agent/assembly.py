@@ -23,6 +23,7 @@ from agent.config import Config, config_hash
 from agent.contact import Key
 from agent.delivery.batch import verify
 from agent.delivery.batch.bulk import BulkUploader
+from agent.delivery.batch.places import Places
 from agent.delivery.batch.sealer import Sealer
 from agent.delivery.batch.sftp import SftpServer
 from agent.delivery.batch.sftp_login import Account
@@ -127,6 +128,7 @@ class Agent:
             on_attempt=self.metrics.attempted,
         )
         spool = Spool(config.fallback.spool)
+        self._places = Places(config, spool)
         self.sealer = Sealer(config, self.journal, spool, self.link, self.clock)
         asked = verify.Engage(
             look_up=self._look_up, fetch=self._fetch, patch=self._patch, is_open=self._api_is_open
@@ -364,7 +366,7 @@ class Agent:
             seal=self._seal,
             drain=self._drain,
             withdraw=self.uploader.withdraw,
-            place_of=self.uploader.place_of,
+            place_of=self._places.place_of,
             routes=self._switches(),
         )
         customers = Customers(

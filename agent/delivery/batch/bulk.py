@@ -144,14 +144,6 @@ class BulkUploader:
         """A person asked: do not wait for the next try."""
         self._next_try = 0.0
 
-    def place_of(self, batch: Batch) -> str:
-        """Say in a word where a batch is now."""
-        if batch.state in ("filling", "sealed", "written"):
-            return "journal"
-        if batch.state == "uploaded":
-            return "Engage's queue"
-        return "nowhere" if batch.state == "withdrawn" or not batch.contacts else "Engage"
-
     async def withdraw(self, name: str) -> Batch:
         """Take a batch back because a person asks, as long as none of it can be in Engage's queue.
 

@@ -8,7 +8,6 @@ a step's time anew.
 from __future__ import annotations
 
 import asyncio
-import posixpath
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -98,12 +97,6 @@ class SftpServer:
             known_hosts_file=known_hosts_file,
         )
         self._alone = asyncio.Lock()
-
-    def address_of(self, name: str) -> str:
-        """Give a file's address on the server, for people."""
-        account = self._account
-        place = posixpath.join("/", account.directory, name)
-        return f"sftp://{account.host}:{account.port}{place}"
 
     async def ship(
         self,

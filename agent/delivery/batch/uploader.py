@@ -97,14 +97,6 @@ class Uploader:
             "now. Set it to bulk again until that is settled; its customers' changes wait for it."
         )
 
-    def place_of(self, batch: Batch) -> str:
-        """Say where a batch's file is now: a path, an address, or a word."""
-        if batch.state in ("filling", "sealed", "written"):
-            return str(self._spool.path(batch.name))
-        if batch.state == "uploaded":
-            return self._server.address_of(batch.name)
-        return "nowhere" if batch.state == "withdrawn" or not batch.contacts else "Engage"
-
     async def withdraw(self, name: str) -> Batch:
         """Take a file back because a person asks: its changes wait again, and it is not imported.
 
