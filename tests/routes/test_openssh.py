@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import subprocess
 import threading
@@ -53,15 +54,19 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def upload(tmp_path: Path) -> Upload:
     place = tmp_path / NAME
     place.write_bytes(CONTENT)
-    return Upload(place, NAME, len(CONTENT))
+    return Upload(place, NAME, len(CONTENT), digest(CONTENT))
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 async def nothing(_name: str) -> None:
     return
 
 
-async def ship(agent: SftpServer, upload: Upload) -> None:
-    await agent.ship([upload], nothing, nothing)
+async def ship(agent: SftpServer, upload: Upload) -> dict[str, RouteError]:
+    return await agent.ship([upload], nothing, nothing)
 
 
 def files(server: OpenSsh) -> dict[str, bytes]:
@@ -188,9 +193,9 @@ async def test_a_foreign_file_is_never_overwritten(start: Start, upload: Upload)
     server = start()
     (server.folder / NAME).write_bytes(b"somebody else's")
 
-    with pytest.raises(ForeignFile):
-        await ship(server.client(), upload)
+    kept_back = await ship(server.client(), upload)
 
+    assert [type(error) for error in kept_back.values()] == [ForeignFile]
     assert files(server) == {NAME: b"somebody else's"}
 
 
@@ -209,7 +214,7 @@ def halfway(tmp_path: Path) -> Iterator[tuple[Upload, threading.Event]]:
 
     writer = threading.Thread(target=write)
     writer.start()
-    yield Upload(place, NAME, len(CONTENT)), go_on
+    yield Upload(place, NAME, len(CONTENT), digest(CONTENT)), go_on
     go_on.set()
     writer.join()
 
@@ -292,7 +297,7 @@ async def test_a_full_disk_is_told_and_what_still_fits_goes_up(
 
     with pytest.raises(ServerRefused, match="disk may be full"):
         await ship(server.client(), upload)
-    await ship(server.client(), Upload(tmp_path / OTHER, OTHER, 5))
+    await ship(server.client(), Upload(tmp_path / OTHER, OTHER, 5, digest(b"small")))
 
     assert NAME not in files(server)
     assert files(server)[OTHER] == b"small"
@@ -309,7 +314,7 @@ async def test_several_files_go_oldest_first_over_one_connection(
     async def uploaded(name: str) -> None:
         heard.append(name)
 
-    uploads = [Upload(tmp_path / name, name, 7) for name in names]
+    uploads = [Upload(tmp_path / name, name, 7, digest(b"content")) for name in names]
     await server.client().ship(uploads, uploaded, nothing)
 
     assert heard == names
@@ -327,7 +332,7 @@ class Shipping:
 
     def __init__(self, server: OpenSsh, tmp_path: Path, name: str) -> None:
         self.server = server
-        self.upload = Upload(tmp_path / name, name, len(SMALL))
+        self.upload = Upload(tmp_path / name, name, len(SMALL), digest(SMALL))
         self.upload.path.write_bytes(SMALL)
 
     async def over(self, port: int, timeout_s: float = PATIENCE_S) -> RouteError | None:

@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import pytest
 
 from agent.delivery.batch import sftp
 from agent.delivery.batch.sftp import (
+    ChangedFile,
     Finding,
     ForeignFile,
     HostKey,
@@ -33,7 +34,14 @@ from agent.delivery.batch.sftp import (
     trust,
 )
 from agent.delivery.batch.spool import SpoolProblem
-from agent.errors import AgentError, AnswerLost, HostKeyChanged, NotAuthorised, Unreachable
+from agent.errors import (
+    AgentError,
+    AnswerLost,
+    HostKeyChanged,
+    NotAuthorised,
+    RouteError,
+    Unreachable,
+)
 
 NAME = "20261121101500_7-1-1_contacts.xml"
 OTHER = "20261121101501_7-1-2_contacts.xml"
@@ -290,7 +298,7 @@ def upload(tmp_path: Path) -> Upload:
 def sealed(folder: Path, name: str, content: bytes = CONTENT, tried: bool = False) -> Upload:
     place = folder / name
     place.write_bytes(content)
-    return Upload(place, name, len(content), tried)
+    return Upload(place, name, len(content), hashlib.sha256(content).hexdigest(), tried)
 
 
 class Journal:
@@ -311,8 +319,15 @@ def journal() -> Journal:
     return Journal()
 
 
-async def ship(agent: SftpServer, journal: Journal, *files: Upload) -> None:
-    await agent.ship(files, journal.uploaded, journal.complete)
+async def ship(agent: SftpServer, journal: Journal, *files: Upload) -> dict[str, RouteError]:
+    return await agent.ship(files, journal.uploaded, journal.complete)
+
+
+def told(kept_back: dict[str, RouteError], kind: type[RouteError]) -> str:
+    """Give what is said of the one file that was kept back."""
+    ((name, error),) = kept_back.items()
+    assert (name, type(error)) == (NAME, kind)
+    return error.message
 
 
 # --- shipping ---------------------------------------------------------------------------------
@@ -384,10 +399,9 @@ async def test_a_foreign_file_is_never_overwritten_and_holds_up_no_other(
 ) -> None:
     (server.folder / NAME).write_bytes(b"somebody else's")
 
-    with pytest.raises(ForeignFile, match="15 bytes instead of") as caught:
-        await ship(connect(), journal, upload, sealed(tmp_path, OTHER, b"two"))
+    kept_back = await ship(connect(), journal, upload, sealed(tmp_path, OTHER, b"two"))
 
-    assert caught.value.name == NAME
+    assert "15 bytes instead of" in told(kept_back, ForeignFile)
     assert server.files() == {NAME: b"somebody else's", OTHER: b"two"}
 
 
@@ -399,9 +413,9 @@ async def test_a_foreign_file_that_appears_during_the_upload_is_not_overwritten(
 
     server.hooks["before close"] = appear
 
-    with pytest.raises(ForeignFile):
-        await ship(connect(), journal, upload)
+    kept_back = await ship(connect(), journal, upload)
 
+    assert "15 bytes instead of" in told(kept_back, ForeignFile)
     assert server.files()[NAME] == b"somebody else's"
 
 
@@ -596,15 +610,50 @@ async def test_a_file_in_place_of_the_folder_is_told(server: FakeServer, connect
         await connect(directory="/plain").look([NAME])
 
 
-async def test_a_file_missing_from_the_spool_is_no_fault_of_the_server(
-    server: FakeServer, connect: Connect, journal: Journal, upload: Upload
+async def test_a_file_missing_from_the_spool_is_no_fault_of_the_server_and_holds_up_no_other(
+    server: FakeServer, connect: Connect, journal: Journal, upload: Upload, tmp_path: Path
 ) -> None:
     upload.path.unlink()
 
-    with pytest.raises(SpoolProblem):
-        await ship(connect(), journal, upload)
+    kept_back = await ship(connect(), journal, upload, sealed(tmp_path, OTHER, b"two"))
 
-    assert server.files() == {}
+    assert "No such file" in told(kept_back, SpoolProblem)
+    assert server.files() == {OTHER: b"two"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        CONTENT[:-1],
+        CONTENT[:-1] + b"?",
+        b"?" + CONTENT[1:],
+        CONTENT + b"longer",
+        CONTENT + CONTENT[: len(CONTENT) // BLOCKS],
+    ],
+)
+@pytest.mark.parametrize("tried", [False, True])
+async def test_a_file_that_was_changed_in_the_spool_gets_no_name_and_never_looks_complete(
+    server: FakeServer,
+    connect: Connect,
+    journal: Journal,
+    upload: Upload,
+    tmp_path: Path,
+    content: bytes,
+    tried: bool,
+) -> None:
+    (server.folder / f".{NAME}.part").write_bytes(b"of an earlier try")
+    upload.path.write_bytes(content)
+    changed = replace(upload, rename_tried=tried)
+
+    kept_back = await ship(connect(), journal, changed, sealed(tmp_path, OTHER, b"two"))
+
+    assert "was changed in the spool" in told(kept_back, ChangedFile)
+    assert server.files()[OTHER] == b"two"
+    assert len(server.files().pop(f".{NAME}.part", b"")) < upload.bytes
+    upload.path.write_bytes(CONTENT)
+    assert await ship(connect(), journal, changed) == {}
+    assert server.files() == {NAME: CONTENT, OTHER: b"two"}
 
 
 async def test_a_journal_that_cannot_be_written_stops_before_the_rename(

@@ -107,7 +107,7 @@ def stalled() -> str:
 
 def stranded() -> str:
     uploader = object.__new__(Uploader)
-    uploader._refused, uploader._stranded = None, ("a_contacts.xml",)
+    uploader._refused, uploader._kept_back, uploader._stranded = None, {}, ["a_contacts.xml"]
     return str(uploader.problem)
 
 

@@ -8,8 +8,9 @@ a step's time anew.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from agent.delivery.batch.spool import SpoolProblem
 from agent.errors import AnswerLost, RouteError, Unreachable
 
 __all__ = [
+    "ChangedFile",
     "Finding",
     "ForeignFile",
     "HostKey",
@@ -40,9 +42,11 @@ class ForeignFile(ServerRefused):
 
     code = "ForeignFile"
 
-    def __init__(self, name: str, message: str) -> None:
-        self.name = name
-        super().__init__(message)
+
+class ChangedFile(SpoolProblem):
+    """What was read from the spool is not what was sealed; under its final name it never stands."""
+
+    code = "ChangedFile"
 
 
 _BLOCK_BYTES: Final = 32 * 1024  # what every SFTP server takes at once
@@ -56,6 +60,7 @@ class Upload:
     path: Path  # in the spool
     name: str  # on the server
     bytes: int
+    sha256: str  # hex, of what was sealed
     rename_tried: bool = False  # an earlier try came as far as on_complete()
 
 
@@ -103,10 +108,10 @@ class SftpServer:
         files: Sequence[Upload],
         on_uploaded: Callable[[str], Awaitable[None]],
         on_complete: Callable[[str], Awaitable[None]],
-    ) -> None:
+    ) -> dict[str, RouteError]:
         """Upload files in order over one connection; each gets its name only when it is complete.
 
-        A file goes up under `.<name>.part` (again from its start at every try), its size is
+        A file goes up under `.<name>.part` (again from its start at every try), digest and size are
         compared, and then it is renamed. `on_complete(name)` is awaited before the rename: what it
         stores comes back as `rename_tried`, and means that a file which then stands under neither
         name was taken by the importer. `on_uploaded(name)` is awaited once the server holds the
@@ -114,23 +119,24 @@ class SftpServer:
 
         An answer to a rename that gets lost is settled over a second connection. Safe to repeat.
 
-        Raises Unreachable, NotAuthorised, HostKeyChanged, ServerRefused, SpoolProblem (the local
-        file cannot be read), AnswerLost (the rename may have happened: ship again with
-        rename_tried), and ForeignFile only after all other files have been tried.
+        Gives, by name, what kept a file back that holds up no other: ForeignFile, SpoolProblem (the
+        local file cannot be read), ChangedFile (it was changed).
+
+        Raises Unreachable, NotAuthorised, HostKeyChanged, ServerRefused, and AnswerLost (the rename
+        may have happened: ship again with rename_tried).
         """
         left = list(files)
-        foreign: list[ForeignFile] = []
+        kept_back: dict[str, RouteError] = {}
         async with self._alone:
             try:
-                await self._ship_at_once(left, foreign, on_uploaded, on_complete)
+                await self._ship_at_once(left, kept_back, on_uploaded, on_complete)
             except AnswerLost as lost:
                 left[0] = replace(left[0], rename_tried=True)
                 try:
-                    await self._ship_at_once(left, foreign, on_uploaded, on_complete)
+                    await self._ship_at_once(left, kept_back, on_uploaded, on_complete)
                 except Unreachable:
                     raise lost from None
-        if foreign:
-            raise foreign[0]
+        return kept_back
 
     async def look(self, names: Sequence[str]) -> dict[str, int | None]:
         """Give the size in bytes of each file, None for one that is not in the folder.
@@ -149,7 +155,7 @@ class SftpServer:
         nowhere was. For a file whose rename was tried, or done.
 
         An answer that gets lost is settled by asking again: safe to repeat. Raises as ship(), and
-        ForeignFile at once.
+        ForeignFile.
         """
         withdrawn = withdrawn_name(file.name)
         async with self._alone, self._session() as session:
@@ -199,7 +205,7 @@ class SftpServer:
     async def _ship_at_once(
         self,
         left: list[Upload],
-        foreign: list[ForeignFile],
+        kept_back: dict[str, RouteError],
         on_uploaded: Callable[[str], Awaitable[None]],
         on_complete: Callable[[str], Awaitable[None]],
     ) -> None:
@@ -208,8 +214,8 @@ class SftpServer:
             while left:
                 try:
                     await _ship_file(session, left[0], on_complete)
-                except ForeignFile as problem:
-                    foreign.append(problem)
+                except (ForeignFile, SpoolProblem) as problem:
+                    kept_back[left[0].name] = problem
                 else:
                     await on_uploaded(left[0].name)
                 del left[0]
@@ -279,7 +285,7 @@ class _Session(Login):
         return await self.run(f"looking for {upload.name}", lambda: self._has_whole(upload))
 
     async def send(self, upload: Upload) -> None:
-        """Write the temporary file, from its start, and compare its size."""
+        """Write the temporary file, from its start, and compare its digest and size."""
         await self.run(f"sending {upload.name}", lambda: self._send(upload))
 
     async def publish(self, upload: Upload) -> None:
@@ -313,7 +319,6 @@ class _Session(Login):
         size = self._size(upload.name)
         if size not in (None, upload.bytes):
             raise ForeignFile(
-                upload.name,
                 f"{self.server} has another file {upload.name} already: {size} bytes instead of "
                 f"{upload.bytes}. It is not overwritten. Let somebody look at it and remove it.",
             )
@@ -328,7 +333,7 @@ class _Session(Login):
         with source, self.files.open(self.place(temporary), "wb") as target:
             # Each block is acknowledged before the next: paramiko's pipelined writes drop the
             # server's refusals, and a batch is small.
-            while block := _read(source, upload.path):
+            for block in _sealed_blocks(source, upload):
                 target.write(block)
                 self.moved()
         size = self._size(temporary)
@@ -370,6 +375,29 @@ class _Session(Login):
         finally:
             self._remove(first)
         self._remove(second)
+
+
+def _sealed_blocks(source: BinaryIO, upload: Upload) -> Iterator[bytes]:
+    """Give a file's blocks, the last one only if all of it is as it was sealed.
+
+    So what was changed never has the whole size on the server: by that, a try after a crash tells
+    a complete temporary file. Raises ChangedFile, SpoolProblem.
+    """
+    digest, size = hashlib.sha256(), 0
+    block = _read(source, upload.path)
+    while True:
+        digest.update(block)
+        size += len(block)
+        following = _read(source, upload.path) if block else b""
+        if size >= upload.bytes or not following:
+            break
+        yield block
+        block = following
+    if following or size != upload.bytes or digest.hexdigest() != upload.sha256:
+        raise ChangedFile(
+            f"The file {upload.path} was changed in the spool. It is made again from the journal."
+        )
+    yield block
 
 
 def _read(source: BinaryIO, path: Path) -> bytes:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -19,8 +20,9 @@ from agent import events
 from agent.clock import Clock, to_text
 from agent.config import Config
 from agent.delivery.batch.sealer import Sealer
-from agent.delivery.batch.sftp import SftpServer, Upload, withdrawn_name
+from agent.delivery.batch.sftp import ChangedFile, SftpServer, Upload, withdrawn_name
 from agent.delivery.batch.spool import Spool, SpoolProblem
+from agent.delivery.batch.stylesheet import StylesheetProblem
 from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link
 from agent.delivery.retry import next_wait
@@ -42,6 +44,15 @@ _PATIENCE_S = 20.0  # of a person, until nothing else is done with the files
 _UNCHANGED = "The file and its changes stay as they are; try again later."
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _KeptBack:
+    """A file that cannot go up for a cause of its own."""
+
+    tries: int
+    next_try: float  # monotonic
+    words: str | None  # for the page; None as long as it is only made again
 
 
 class Uploader:
@@ -67,6 +78,7 @@ class Uploader:
         self.link = Link(clock, offline_after=config.link.offline_after)
         self.imported = asyncio.Event()  # something may be verified
         self._refused: str | None = None  # the server's words, for the page
+        self._kept_back: dict[str, _KeptBack] = {}  # files that alone cannot go up, by name
         self._stranded: list[str] = []  # batches of the other transport
         self._working = asyncio.Lock()  # a person may take a file back while the loop is at work
         self._tries = 0  # since the last success
@@ -86,12 +98,23 @@ class Uploader:
     def hurry(self) -> None:
         """A person asked: do not wait for the next try."""
         self._next_try = self._next_poll = 0.0
+        for name, kept in self._kept_back.items():
+            self._kept_back[name] = replace(kept, next_try=0.0)
 
     @property
     def problem(self) -> str | None:
         """Give what the server refuses or what this transport cannot settle, for the page."""
-        if self._refused is not None or not self._stranded:
+        if self._refused is not None:
             return self._refused
+        for name, kept in self._kept_back.items():
+            if kept.words is not None:
+                return (
+                    f"{kept.words} The file {name} waits for that, and other files go. Take it "
+                    f"back with “till-agent batches withdraw {name}”: then its changes go by the "
+                    "API."
+                )
+        if not self._stranded:
+            return None
         return (
             f"{self._stranded[0]} was handed over by bulk calls, and fallback.transport is sftp "
             "now. Set it to bulk again until that is settled; its customers' changes wait for it."
@@ -134,8 +157,9 @@ class Uploader:
         now = self._clock.monotonic()
         self._stranded = []
         written = await self._in_state("written")
+        self._forget_kept_back(written)
         if written and (now >= self._next_try or self._gate.halt):
-            await self._guarded(written, partial(self._ship, written))
+            await self._ship(written)
         uploaded = await self._in_state("uploaded")
         leftovers = await self._journal.read(batches.leftovers)
         if (uploaded or leftovers) and (now >= self._next_poll or self._gate.halt):
@@ -143,7 +167,8 @@ class Uploader:
             wait_s = self._config.sftp.poll_s * random.uniform(0.8, 1.2)  # noqa: S311
             self._next_poll = self._clock.monotonic() + wait_s
             if uploaded:
-                await self._guarded(uploaded, partial(self._poll, uploaded))
+                names = {batch.name for batch in uploaded}
+                await self._guarded(names, partial(self._poll, uploaded))
             if leftovers:
                 await self._guarded((), partial(self._clean, leftovers))
 
@@ -154,18 +179,20 @@ class Uploader:
 
     # --- what the server says -----------------------------------------------------------------
 
-    async def _guarded(
-        self, waiting: tuple[Batch, ...], work: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Do something at the server; what goes wrong becomes a halt or a later try."""
+    async def _guarded(self, waiting: Collection[str], work: Callable[[], Awaitable[None]]) -> None:
+        """Do something at the server; what goes wrong becomes a halt or a later try.
+
+        It is noted with the batches that wait for it then, by name.
+        """
         try:
             await self._noted(work)
         except RouteError as error:
             events.log().warning("upload_failed", code=error.code, error=error.message)
-            names = tuple(batch.name for batch in waiting)
-            await self._journal.write(
-                partial(batches.note_trouble, names=names, error=error.message)
-            )
+            await self._note_trouble(waiting, error)
+
+    async def _note_trouble(self, names: Collection[str], error: RouteError) -> None:
+        note = partial(batches.note_trouble, names=tuple(names), error=error.message)
+        await self._journal.write(note)
 
     async def _noted(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do something at the server and note what that says of line and route.
@@ -199,16 +226,54 @@ class Uploader:
 
     # --- uploading ----------------------------------------------------------------------------
 
-    async def _ship(self, waiting: tuple[Batch, ...]) -> None:
+    async def _ship(self, written: Sequence[Batch]) -> None:
+        """Send what can be sent; a file with a trouble of its own holds up no other."""
         uploads = []
-        for batch in waiting:
-            whole = await self._whole(batch)
-            uploads.append(self._upload_of(whole))
-        await self._server.ship(uploads, self._note_uploaded, self._note_full_size)
+        for batch in filter(self._is_due, written):
+            try:
+                uploads.append(self._upload_of(await self._whole(batch)))
+            except (SpoolProblem, StylesheetProblem) as error:
+                if batch.full_size:
+                    uploads.append(self._upload_of(batch))  # the server may have it already
+                else:
+                    await self._keep_back(batch.name, error)
+        left = {upload.name for upload in uploads}
+
+        async def note_uploaded(name: str) -> None:
+            left.discard(name)
+            await self._note_uploaded(name)
+
+        async def send() -> None:
+            kept_back = await self._server.ship(uploads, note_uploaded, self._note_full_size)
+            for name, error in kept_back.items():
+                await self._keep_back(name, error)
+
+        if uploads:
+            await self._guarded(left, send)
+
+    def _is_due(self, batch: Batch) -> bool:
+        kept = self._kept_back.get(batch.name)
+        return kept is None or self._clock.monotonic() >= kept.next_try
+
+    async def _keep_back(self, name: str, error: RouteError) -> None:
+        """Try a file that alone cannot go up again later, and say so on the page."""
+        before = self._kept_back.get(name)
+        tries = before.tries + 1 if before else 1
+        # What was changed in the spool is simply made again; if that goes on, a person must look.
+        is_new = isinstance(error, ChangedFile) and tries == 1
+        wait_s = next_wait(self._config.retry.waits_s, tries, random.uniform, soon=is_new)
+        words = None if is_new else error.message
+        self._kept_back[name] = _KeptBack(tries, self._clock.monotonic() + wait_s, words)
+        events.log().warning("upload_failed", batch=name, code=error.code, error=error.message)
+        await self._note_trouble((name,), error)
+
+    def _forget_kept_back(self, written: Sequence[Batch]) -> None:
+        names = {batch.name for batch in written}
+        self._kept_back = {name: kept for name, kept in self._kept_back.items() if name in names}
 
     def _upload_of(self, batch: Batch) -> Upload:
         path = self._spool.path(batch.name)
-        return Upload(path, batch.name, batch.bytes or 0, batch.full_size)
+        return Upload(path, batch.name, batch.bytes or 0, batch.sha256 or "", batch.full_size)
 
     async def _whole(self, batch: Batch) -> Batch:
         """Give the batch once its file stands in the spool unchanged; make it again if need be."""
