@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -178,6 +179,49 @@ async def test_a_file_that_went_up_before_the_power_failed_is_removed_and_a_fore
         await again.turn()
 
         assert again.files() == {"somebodys.xml": b"<their/>"}
+
+
+async def test_a_file_that_could_not_be_removed_is_removed_as_soon_as_that_works(
+    till: SealingTill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await some_customers(till)
+    await till.sealer.seal_now()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fails_as_on_a_read_only_disk)
+        for batch in await till.in_state("written"):
+            await till.note_uploaded(batch)
+            await till.sealer.remove_file(batch.name)
+        assert len(till.files()) == 2
+        await till.turn(after_s=10)
+        assert "read-only" in (till.sealer.problem or "")
+
+    await till.turn(after_s=10)
+
+    assert till.files() == {}
+    assert till.sealer.problem is None
+
+
+async def test_what_turns_up_later_is_removed_now_and_then_if_it_is_ours(
+    till: SealingTill,
+) -> None:
+    await some_customers(till)
+    await till.sealer.seal_now()
+    shipped = till.files()
+    await till.upload()
+    await some_customers(till)
+    await till.sealer.seal_now()
+    still_to_go = {name: content for name, content in till.files().items() if name not in shipped}
+    theirs = {"somebodys.xml": b"<their/>", ".somebodys.tmp": b"<their/>"}
+    for name, content in {**shipped, **theirs}.items():
+        (till.spool.directory / name).write_bytes(content)
+
+    await till.turn(after_s=3600)
+
+    assert till.files() == {**still_to_go, **theirs}
+
+
+def fails_as_on_a_read_only_disk(*_: Any, **__: Any) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 async def test_a_file_that_comes_out_wrong_gets_no_name_and_holds_up_no_other(

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import eventually
 from world import World
 
 from agent.delivery.batch import sftp
 from agent.delivery.batch.sftp import Upload
+from agent.delivery.batch.spool import Spool, SpoolProblem
 from agent.journal import batches
 
 Start = Callable[..., Awaitable[World]]
@@ -112,3 +114,24 @@ async def test_a_file_whose_upload_was_done_needs_no_file_any_more(
     await go_up(world)
 
     await world.pos.until(change_id, "uploaded")
+
+
+async def test_files_that_cannot_be_removed_hold_up_no_others_and_go_when_that_works_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.delivery.batch.sealer._AFTER_TROUBLE_S", 0.1)
+    world = await start(fallback=BY_HAND, retry={"waits_s": [3600]})
+    made = [(await written(world, f"vera{number}@example.test"))[0] for number in range(2)]
+    spool = world.till.folder / "spool"
+
+    def refuse(*_: Any) -> None:
+        raise SpoolProblem("The till cannot remove a batch file.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Spool, "remove", refuse)
+        await go_up(world)
+        for change_id in made:
+            await world.pos.until(change_id, "uploaded")
+        assert len(list(spool.iterdir())) == 2
+
+    await eventually(lambda: list(spool.iterdir()) == [], "nothing is left in the spool")

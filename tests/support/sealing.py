@@ -82,8 +82,7 @@ class SealingTill:
     async def upload(self) -> None:
         """Take every written file to the server."""
         for batch in await self.in_state("written"):
-            now = "2026-11-21T11:00:00.000Z"
-            await self.book.journal.write(partial(batches.note_uploaded, name=batch.name, now=now))
+            await self.note_uploaded(batch)
             self.spool.remove(batch.name)
 
     async def take_in(self) -> None:
@@ -91,6 +90,11 @@ class SealingTill:
         for batch in await self.in_state("uploaded"):
             note = partial(batches.note_imported, name=batch.name, verify="none")
             await self.book.journal.write(partial(note, now="2026-11-21T12:00:00.000Z"))
+
+    async def note_uploaded(self, batch: Batch) -> None:
+        """Note that the server holds a file, which still lies in the spool."""
+        now = "2026-11-21T11:00:00.000Z"
+        await self.book.journal.write(partial(batches.note_uploaded, name=batch.name, now=now))
 
     # --- what is there --------------------------------------------------------------------------
 

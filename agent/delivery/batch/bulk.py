@@ -163,6 +163,8 @@ class BulkUploader:
             withdrawn = await self._journal.write(
                 partial(batches.withdraw, name=name, now=now, rest=rest, leftover=False)
             )
+            # Written for the other transport, before that was changed.
+            await self._sealer.remove_file(name)
         self._refused = None
         events.log().warning("batch_withdrawn", batch=name, contacts=batch.contacts)
         self._journal.news.recorded.set()
@@ -219,6 +221,7 @@ class BulkUploader:
         await self._journal.write(
             partial(batches.note_uploaded, name=batch.name, now=now, receipt=receipt)
         )
+        await self._sealer.remove_file(batch.name)  # written for the other transport
         events.log().info("batch_queued", batch=batch.name, contacts=batch.contacts)
 
     async def _plan(self, batch: Batch) -> list[Call]:

@@ -18,7 +18,7 @@ from agent.clock import Clock
 from agent.config import Config
 from agent.delivery.batch.packing import Limits, Packer
 from agent.delivery.batch.ripeness import Ripeness, age_needed_s
-from agent.delivery.batch.spool import Spool
+from agent.delivery.batch.spool import Spool, SpoolProblem
 from agent.delivery.batch.writing import Writer
 from agent.delivery.link import Link, LinkState
 from agent.errors import AgentError, RouteError
@@ -29,6 +29,7 @@ from agent.journal.journal import Journal
 _TICK_S = 0.5
 _PAGE = 200  # lanes read at once
 _AFTER_TROUBLE_S = 10.0
+_SWEEP_EVERY_S = 3600.0
 # Lanes that come free by themselves are counted again so seldom: it takes a while.
 _COUNT_AGAIN_S = 60.0
 
@@ -68,17 +69,25 @@ class Sealer:
         self._returns = -1
         self._sealing = asyncio.Lock()  # a person may ask for it while the loop does it too
         self._swept = False  # of what a former run left in the spool
+        self._next_sweep = -math.inf  # monotonic
+        self._foreign = 0  # files in the spool that are not ours
         self._ripeness = Ripeness()
         self._counted: _Count | None = None
         self._write_again_at = 0.0  # monotonic
         self.written = asyncio.Event()  # a file is ready to go up
         self._sealing_problem: str | None = None
         self._writing_problem: str | None = None
+        self._sweeping_problem: str | None = None
 
     @property
     def problem(self) -> str | None:
-        """Give why batches cannot be sealed or files not be written, for the page."""
-        return self._sealing_problem or self._packer.problem or self._writing_problem
+        """Give why batches cannot be sealed, or files not written or removed, for the page."""
+        return (
+            self._sealing_problem
+            or self._packer.problem
+            or self._writing_problem
+            or self._sweeping_problem
+        )
 
     @property
     def sealing(self) -> asyncio.Lock:
@@ -230,7 +239,8 @@ class Sealer:
         if any(batch.state == "filling" for batch in found):
             await self._packer.close_begun()  # what a kill or a fault left half filled
             found = await self._in_state("sealed")
-        if self._swept and not found:
+        await self._sweep_now_and_then()
+        if not found:
             self._writing_problem = None
         elif self._clock.monotonic() >= self._write_again_at:
             self._note_writing(await self._write_all(found))
@@ -246,10 +256,6 @@ class Sealer:
     async def _write_all(self, sealed: Sequence[Batch]) -> list[str]:
         """Write files; gives what went wrong with those that could not be written."""
         problems = []
-        try:
-            await self._sweep_once()
-        except RouteError as error:
-            problems.append(error.message)
         for batch in sealed:
             try:
                 await self._write(batch)
@@ -265,19 +271,45 @@ class Sealer:
         await self._journal.write(partial(batches.note_written, number=batch.number))
         self.written.set()
 
-    async def _sweep_once(self) -> None:
-        """Remove what a former run left in the spool; nothing is being written yet."""
-        if self._swept:
-            return
-        keep = {batch.name for batch in await self._in_state("sealed", "written")}
-        swept = await asyncio.to_thread(self._spool.sweep, keep)
-        ours = await self._journal.read(partial(batches.names_among, names=swept.foreign))
-        for name in ours:  # it went up, and then the power failed before it was removed for good
+    async def remove_file(self, name: str) -> None:
+        """Remove a batch's file that nobody needs any more; if that fails, a sweep does it."""
+        try:
             await asyncio.to_thread(self._spool.remove, name)
-        if foreign := len(swept.foreign) - len(ours):
+        except SpoolProblem as error:
+            events.log().warning("batch_not_removed", batch=name, error=error.message)
+            self._sweeping_problem = error.message
+            self._next_sweep = self._clock.monotonic() + _AFTER_TROUBLE_S
+
+    async def _sweep_now_and_then(self) -> None:
+        """Let nothing lie in the spool for good: it is customers' data. Nothing is sealed now."""
+        now = self._clock.monotonic()
+        if now < self._next_sweep:
+            return
+        try:
+            await self._sweep()
+        except SpoolProblem as error:
+            if error.message != self._sweeping_problem:
+                events.log().error("sweeping_trouble", error=error.message)
+            self._sweeping_problem = error.message
+            self._next_sweep = now + _AFTER_TROUBLE_S
+            return
+        self._swept, self._sweeping_problem = True, None
+        self._next_sweep = now + _SWEEP_EVERY_S
+
+    async def _sweep(self) -> None:
+        keep = {batch.name for batch in await self._in_state("sealed", "written")}
+        # What is unfinished may be under way, except at the start.
+        sweep = partial(self._spool.sweep, keep, unfinished=not self._swept)
+        swept = await asyncio.to_thread(sweep)
+        # Went up, or another way, and could not be removed then; or the power failed before it was.
+        ours = await self._journal.read(partial(batches.names_among, names=swept.foreign))
+        for name in ours:
+            await asyncio.to_thread(self._spool.remove, name)
+        foreign = len(swept.foreign) - len(ours)
+        if foreign and foreign != self._foreign:
             # Not their names: nobody knows what somebody else's file is named after.
             events.log().warning("foreign_files_in_spool", count=foreign)
-        self._swept = True
+        self._foreign = foreign
 
     async def write_file(self, batch: Batch) -> None:
         """Make a batch's file in the spool; safe to repeat. Raises SpoolProblem and the like."""

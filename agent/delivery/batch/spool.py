@@ -115,25 +115,29 @@ class Spool:
                 return False
 
     def remove(self, name: str) -> None:
-        """Remove a published file for good; one that is not there is fine."""
+        """Remove a published file for good; one that is not there is fine.
+
+        A folder of that name is none of ours, and stays.
+        """
         place = self.path(name)
         with self._told_in_words("remove a batch file"):
-            if self.directory.is_dir():
+            if self.directory.is_dir() and not place.is_dir():
                 place.unlink(missing_ok=True)
                 _sync_names(self.directory)
 
-    def sweep(self, keep: set[str]) -> Swept:
+    def sweep(self, keep: set[str], *, unfinished: bool = True) -> Swept:
         """Remove the temporary files of a former run, and report files that are not in `keep`.
 
-        To be called while nothing is being prepared: at the start.
+        `unfinished`: remove temporary files. Only while nothing is being prepared: at the start.
         """
         removed: list[str] = []
         foreign: list[str] = []
         with self._told_in_words("look through the batch files"):
             for entry in sorted(self.directory.iterdir()) if self.directory.is_dir() else ():
                 if _is_temporary(entry.name) and not entry.is_dir():
-                    entry.unlink(missing_ok=True)
-                    removed.append(entry.name)
+                    if unfinished:
+                        entry.unlink(missing_ok=True)
+                        removed.append(entry.name)
                 elif entry.name not in keep:
                     foreign.append(entry.name)
         return Swept(tuple(removed), tuple(foreign))

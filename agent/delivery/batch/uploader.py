@@ -293,7 +293,7 @@ class Uploader:
     async def _note_uploaded(self, name: str) -> None:
         now = to_text(self._clock.now())
         await self._journal.write(partial(batches.note_uploaded, name=name, now=now))
-        await asyncio.to_thread(self._spool.remove, name)
+        await self._sealer.remove_file(name)
         self._next_poll = 0.0
         events.log().info("batch_uploaded", batch=name)
 
@@ -360,8 +360,7 @@ class Uploader:
         )
         events.log().warning("batch_withdrawn", batch=batch.name, contacts=batch.contacts)
         self._journal.news.recorded.set()
-        with contextlib.suppress(SpoolProblem):  # the next start reports a file that stays behind
-            await asyncio.to_thread(self._spool.remove, batch.name)
+        await self._sealer.remove_file(batch.name)
         return withdrawn
 
     async def _clean(self, names: Sequence[str]) -> None:
