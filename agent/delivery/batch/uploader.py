@@ -284,7 +284,8 @@ class Uploader:
             if intact:
                 return batch
         events.log().warning("batch_rebuilt", batch=batch.name)
-        await self._sealer.write_file(batch)
+        async with self._sealer.sealing:  # or its sweep might take the file for one of a former run
+            await self._sealer.write_file(batch)
         return await self._journal.read(partial(batches.get, name=batch.name))
 
     async def _note_full_size(self, name: str) -> None:
