@@ -41,12 +41,20 @@ class Batch:
     withdrawn_at: str | None
     skipped_at: str | None  # when it was found that the import brought in next to nothing of it
     accepted: int  # contacts that the first look found just as they were sent
-    calls: str | None  # how far its bulk calls have come, as bulk.py keeps it
+    calls: str | None  # its bulk calls that may have been queued, as bulk_calls.py keeps them
 
     @property
     def by_bulk(self) -> bool:
-        """Say whether it went, or began to go, through Engage's bulk calls."""
+        """Say whether it went through Engage's bulk calls, or some of it may have."""
         return self.calls is not None or self.receipt is not None
+
+    @property
+    def by_sftp(self) -> bool:
+        """Say whether it went up by SFTP, or may have: then it goes no other way."""
+        if self.by_bulk:
+            return False
+        # After a restore every batch is doubted; one without a manifest never was a file.
+        return self.state == "uploaded" or (self.full_size and self.sha256 is not None)
 
     @property
     def may_be_on_server(self) -> bool:
@@ -705,8 +713,8 @@ def note_cleaned(db: Connection, name: str) -> None:
 # --- bulk calls ---------------------------------------------------------------------------------
 
 
-def note_calls(db: Connection, name: str, calls: str) -> None:
-    """Keep how far a batch's bulk calls have come."""
+def note_calls(db: Connection, name: str, calls: str | None) -> None:
+    """Keep how far a batch's bulk calls have come; None: none of them may have been queued."""
     db.execute("UPDATE batches SET calls = ? WHERE name = ?", (calls, name))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,12 @@ class FakeQueue:
         self.trouble: list[RouteError | None] = []  # how the next calls end
         self.loses = False  # the trouble comes after the call was queued
         self.several: set[str] = set()
+        self.looked_up: list[str] = []
+        self.on_look_up: Callable[[], Awaitable[None]] | None = None
 
     async def send(self, method: str, kind: str, contacts: Sequence[Mapping[str, Any]]) -> str:
         self.calls.append((method, kind, [dict(each) for each in contacts]))
+        self.looked_up.append("queued")
         trouble = self.trouble.pop(0) if self.trouble else None
         if trouble is None or self.loses:
             self.queued += [(method, dict(each)) for each in contacts]
@@ -87,6 +91,9 @@ class FakeQueue:
 
     async def look_up(self, keys: Sequence[Key], _: str | None) -> str | None:
         (email,) = [key.value for key in keys if key.name == "email"]
+        self.looked_up.append(email)
+        if self.on_look_up is not None:
+            await self.on_look_up()
         if email in self.several:
             raise SeveralMatch
         return self._id_of(email)
@@ -136,8 +143,11 @@ def uploader(start: Callable[[], BulkUploader]) -> BulkUploader:
     return start()
 
 
-async def sealed(book: Book, *asked: Change, kinds: Sequence[str] = ("Member",)) -> None:
+async def sealed(
+    book: Book, *asked: Change, kinds: Sequence[str] = ("Member",), number: int = 1
+) -> None:
     """Put each change into a batch as one contact; contact types take turns."""
+    name = NAME.replace("000001", f"{number:06}")
 
     def work(db: Any) -> None:
         members = [
@@ -150,8 +160,9 @@ async def sealed(book: Book, *asked: Change, kinds: Sequence[str] = ("Member",))
             )
             for place, change in enumerate(asked)
         ]
-        batches.seal(db, 1, NAME, with_id=False, members=members, now="2026-11-21T11:00:00.000Z")
-        batches.note_written(db, 1)
+        now = "2026-11-21T11:00:00.000Z"
+        batches.seal(db, number, name, with_id=False, members=members, now=now)
+        batches.note_written(db, number)
 
     await book.journal.write(work)
 
@@ -184,8 +195,8 @@ async def test_a_call_has_contacts_of_one_type_and_no_more_than_engage_takes(
 
     assert sizes(queue) == [
         ("POST", "Member", 2),
-        ("POST", "Member", 2),
         ("POST", "Contact", 2),
+        ("POST", "Member", 2),
         ("POST", "Contact", 1),
     ]
 
@@ -244,6 +255,92 @@ async def test_whom_engage_does_not_single_out_is_left_out_and_the_others_go(
     await uploader.turn()
 
     assert sizes(queue) == [("POST", "Member", 1)]
+
+
+# --- on a line on which some calls fail ----------------------------------------------------------
+
+
+async def test_look_ups_go_on_where_one_failed(
+    book: Book, uploader: BulkUploader, queue: FakeQueue, clock: FakeClock
+) -> None:
+    await sealed(book, *[await book.create() for _ in range(10)])
+
+    async def fail_now_and_then() -> None:
+        if len(queue.looked_up) % 2:
+            raise EngageFailed(status=503)
+
+    queue.on_look_up = fail_now_and_then
+
+    for _ in range(15):
+        clock.pass_s(30)
+        await uploader.turn()
+
+    assert sizes(queue) == [("POST", "Member", 10)]
+    assert uploader.problem is None
+    asked_before = queue.looked_up[: queue.looked_up.index("queued")]
+    assert len(asked_before) == 20  # each failed once
+
+
+async def test_a_contact_whose_look_up_always_fails_keeps_no_other_from_engage(
+    book: Book, uploader: BulkUploader, queue: FakeQueue, clock: FakeClock
+) -> None:
+    addresses = [f"{name}@example.test" for name in ("a", "b", "never", "c")]
+    await sealed(book, *[await book.create(address) for address in addresses])
+
+    async def fail_for_one() -> None:
+        if queue.looked_up[-1] == "never@example.test":
+            raise EngageFailed(status=500)
+
+    queue.on_look_up = fail_for_one
+    await passes(uploader, clock, 10 * 60)
+    soon, told = sizes(queue), set()
+    for _ in range(240):
+        await passes(uploader, clock, 30)
+        told.add(uploader.problem)
+
+    assert soon == [("POST", "Member", 2)]
+    assert any("do not get on" in str(problem) for problem in told)
+    assert sizes(queue) == [("POST", "Member", 2), ("POST", "Member", 1)]
+    assert ((await batch(book)).state, uploader.problem) == ("imported", None)
+
+
+async def test_who_was_not_there_long_ago_is_looked_up_again_before_the_create(
+    book: Book, uploader: BulkUploader, queue: FakeQueue, clock: FakeClock
+) -> None:
+    await sealed(book, await book.create("vera@example.test"))
+    queue.trouble = [Throttled(status=429)]
+    await uploader.turn()
+    queue.contacts[GUID] = {"email": "vera@example.test"}  # by the web shop
+
+    clock.pass_s(bulk.KNOWN_FOR_S)
+    uploader.hurry()
+    await uploader.turn()
+    queue.work()
+
+    assert [method for method, _, _ in queue.calls] == ["POST", "PATCH"]
+    assert len(queue.contacts) == 1
+
+
+async def test_a_slow_pace_makes_several_calls_and_lets_other_batches_have_their_turn(
+    book: Book, uploader: BulkUploader, queue: FakeQueue, clock: FakeClock
+) -> None:
+    await sealed(book, *[await book.create() for _ in range(20)])
+    await sealed(book, await book.update(GUID), number=2)
+    queue.contacts[GUID] = {}
+
+    async def take_a_minute() -> None:
+        clock.pass_s(60)
+
+    queue.on_look_up = take_a_minute
+    await uploader.turn()
+    first_turn = sizes(queue)
+    await passes(uploader, clock, 25 * 60)
+
+    assert first_turn == [("PATCH", "Member", 1)]
+    posted = [contacts for method, _, contacts in queue.calls if method == "POST"]
+    assert 1 < len(posted) < 10
+    assert len({each["email"] for contacts in posted for each in contacts}) == 20
+    assert sum(map(len, posted)) == 20
 
 
 # --- when a lane may go on ------------------------------------------------------------------------
@@ -371,6 +468,22 @@ async def test_calls_of_a_restored_backup_are_planned_anew_with_fresh_look_ups(
     assert sizes(queue) == [("POST", "Member", 1), ("PATCH", "Member", 1)]
 
 
+async def test_an_update_whose_answer_was_lost_may_be_queued_though_the_next_try_was_refused(
+    book: Book, uploader: BulkUploader, queue: FakeQueue, clock: FakeClock
+) -> None:
+    queue.contacts[GUID] = {"city": "Lund"}
+    await sealed(book, await book.update(GUID, {"city": "Ystad"}))
+    queue.trouble = [EngageFailed(), Throttled(status=429)]
+
+    await uploader.turn()
+    uploader.hurry()
+    await uploader.turn()
+
+    assert (len(queue.calls), (await batch(book)).by_bulk) == (2, True)
+    with pytest.raises(NotWithdrawn, match="queued"):
+        await uploader.withdraw(NAME)
+
+
 async def test_an_update_whose_answer_was_lost_is_sent_again_and_says_the_same(
     book: Book, uploader: BulkUploader, queue: FakeQueue, clock: FakeClock
 ) -> None:
@@ -432,6 +545,90 @@ async def test_a_refused_call_is_told_and_its_batch_can_be_taken_back(
     assert uploader.problem is None
 
 
+async def test_a_refused_batch_holds_up_no_other(
+    book: Book, uploader: BulkUploader, queue: FakeQueue
+) -> None:
+    await sealed(book, await book.create())
+    await sealed(book, await book.create(), number=2)
+    queue.trouble = [Refused(status=422)]
+
+    await uploader.turn()
+
+    states = [each.state for each in await book.journal.read(lambda db: batches.listing(db, 2))]
+    assert states == ["uploaded", "written"]
+
+
+async def test_tries_that_bring_nothing_are_told_with_what_to_do(
+    book: Book, uploader: BulkUploader, queue: FakeQueue, clock: FakeClock
+) -> None:
+    await sealed(book, await book.create())
+    queue.trouble = [Throttled()] * 5
+
+    told = []
+    for _ in range(5):
+        await uploader.turn()
+        told.append(uploader.problem)
+        clock.pass_s(600)
+    await uploader.turn()
+
+    assert told[:4] == [None] * 4
+    assert f"till-agent batches withdraw {NAME}" in (told[4] or "")
+    assert uploader.problem is None
+
+
+async def test_a_batch_can_be_taken_back_while_its_contacts_are_looked_up(
+    book: Book, uploader: BulkUploader, queue: FakeQueue
+) -> None:
+    creates = [await book.create() for _ in range(3)]
+    await sealed(book, *creates)
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        asked.set()
+        await answer.wait()
+
+    queue.on_look_up = wait
+    turn = asyncio.create_task(uploader.turn())
+    await asked.wait()
+
+    withdrawn = await uploader.withdraw(NAME)
+    answer.set()
+    await turn
+    await uploader.turn()
+
+    assert withdrawn.state == "withdrawn"
+    assert [await book.state(create) for create in creates] == ["waiting"] * 3
+    assert (queue.calls, len(queue.looked_up)) == ([], 1)
+
+
+async def test_a_batch_of_which_a_call_is_under_way_is_not_waited_for_without_end(
+    book: Book,
+    start: Callable[[], BulkUploader],
+    queue: FakeQueue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bulk, "_PATIENCE_S", 0.01)
+    await sealed(book, await book.create())
+    sending, answer, send = asyncio.Event(), asyncio.Event(), queue.send
+
+    async def hang(*call: Any) -> str:
+        sending.set()
+        await answer.wait()
+        return await send(*call)
+
+    monkeypatch.setattr(queue, "send", hang)
+    uploader = start()
+    turn = asyncio.create_task(uploader.turn())
+    await sending.wait()
+
+    with pytest.raises(NotWithdrawn, match="under way"):
+        await uploader.withdraw(NAME)
+
+    answer.set()
+    await turn
+    assert (await batch(book)).state == "uploaded"
+
+
 async def test_what_engage_has_queued_cannot_be_taken_back(
     book: Book, uploader: BulkUploader
 ) -> None:
@@ -440,6 +637,41 @@ async def test_what_engage_has_queued_cannot_be_taken_back(
 
     with pytest.raises(NotWithdrawn, match="queued"):
         await uploader.withdraw(NAME)
+
+
+async def test_a_file_that_may_have_gone_by_sftp_is_left_to_sftp_and_told(
+    book: Book, uploader: BulkUploader, queue: FakeQueue, clock: FakeClock
+) -> None:
+    await sealed(book, await book.create())
+    await sealed(book, await book.create(), number=2)
+
+    def try_to_upload(db: Any) -> None:
+        batches.note_manifest(db, 1, "0" * 64, 100)
+        batches.note_full_size(db, NAME)  # and then the answer to the rename was lost
+
+    await book.journal.write(try_to_upload)
+
+    await passes(uploader, clock, GRACE_S + 2 * POLL_S)
+
+    assert ((await batch(book)).state, len(queue.calls)) == ("written", 1)
+    assert uploader.problem is not None and NAME in uploader.problem
+    with pytest.raises(NotWithdrawn, match="Set it to sftp again and take the file back then"):
+        await uploader.withdraw(NAME)
+
+
+async def test_a_batch_of_which_engage_took_nothing_is_free_for_the_other_transport(
+    book: Book, uploader: BulkUploader, queue: FakeQueue
+) -> None:
+    await sealed(book, *[await book.create() for _ in range(2)], kinds=("Member", "Contact"))
+    queue.trouble = [Throttled(status=429)]
+    await uploader.turn()
+    free = not (await batch(book)).by_bulk
+
+    queue.trouble = [None, Throttled(status=429)]
+    uploader.hurry()
+    await uploader.turn()
+
+    assert (free, (await batch(book)).by_bulk) == (True, True)
 
 
 async def test_a_file_that_went_by_sftp_is_left_to_sftp_and_told(

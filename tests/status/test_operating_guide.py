@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from agent.change import Change, Kind, Payload, Route, State
 from agent.clock import SystemClock
 from agent.contact import Contact
+from agent.delivery.batch import bulk
 from agent.delivery.batch.host_keys import HostKey
 from agent.delivery.batch.sftp_login import _host_key_words
 from agent.delivery.batch.sftp_words import MEANINGS
@@ -25,7 +27,7 @@ from agent.delivery.engage.answers import Answer, failure
 from agent.delivery.engage.strangeness import Strangeness
 from agent.delivery.engage.tls import PeerCertificate
 from agent.delivery.stall import StallDetector
-from agent.errors import NotEngage
+from agent.errors import EngageFailed, NotEngage
 from agent.journal import driver, origin
 from agent.journal.database import migrate
 from agent.journal.rescue.reminder import LOST, unsettled
@@ -111,6 +113,11 @@ def stranded() -> str:
     return str(uploader.problem)
 
 
+def bulk_that_does_not_get_on() -> str:
+    batch = SimpleNamespace(name="a_contacts.xml", by_bulk=False)
+    return str(bulk._trouble(batch, 5, EngageFailed(status=503)))  # type: ignore[arg-type]
+
+
 def spool_problem(folder: Path) -> str:
     blocked = folder / "no-folder"
     blocked.write_text("")
@@ -151,6 +158,7 @@ def situations(folder: Path) -> list[dict[str, Any]]:
         {"batches": (batch("uploaded", uploaded_hours_ago=3),)},
         {"skipped_files": (SkippedFile("a_contacts.xml", 312, 0, 320),)},
         {"problems": (stranded(),)},
+        {"problems": (bulk_that_does_not_get_on(),)},
         {"storage": FULL},
         {"storage": BROKEN},
         {"storage": UNREADABLE, "counts": None, "unsent": None, "delivered": None},

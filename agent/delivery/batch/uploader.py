@@ -131,7 +131,10 @@ class Uploader:
             batch = await self._journal.read(partial(batches.get, name=name))
             if batch.state in ("written", "uploaded"):
                 if batch.by_bulk:
-                    raise NotWithdrawn(f"It was handed over by bulk calls. {_UNCHANGED}")
+                    raise NotWithdrawn(
+                        f"It was handed over by bulk calls, and what Engage has queued cannot be "
+                        f"taken back. {_UNCHANGED}"
+                    )
                 if batch.may_be_on_server:
                     await self._take_back(batch)
             withdrawn = await self._note_withdrawn(batch)
