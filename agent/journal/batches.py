@@ -461,8 +461,9 @@ def note_imported(db: Connection, name: str, now: str, *, verify: str) -> None:
     batch = get(db, name)
     if batch.state != "uploaded":
         return
+    # What Engage answered to bulk calls is forgotten in time, so it stands in one place only.
     db.execute(
-        "UPDATE batches SET state = 'imported', imported_at = ? WHERE number = ?",
+        "UPDATE batches SET state = 'imported', imported_at = ?, calls = NULL WHERE number = ?",
         (now, batch.number),
     )
     db.execute(_MOVE_ALL, (State.IMPORTED, batch.number, State.UPLOADED))

@@ -246,6 +246,19 @@ async def test_what_engage_answered_is_kept_with_the_batch(
     assert (kept.state, kept.receipt) == ("uploaded", '"receipt 1"')
 
 
+async def test_after_the_import_what_engage_answered_stands_only_where_it_is_forgotten_in_time(
+    book: Book, uploader: BulkUploader, queue: FakeQueue, clock: FakeClock
+) -> None:
+    await sealed(book, await book.create())
+    await uploader.turn()
+    queue.work()
+
+    await passes(uploader, clock, 3 * POLL_S)
+
+    kept = await batch(book)
+    assert (kept.state, kept.receipt, kept.calls) == ("imported", '"receipt 1"', None)
+
+
 async def test_whom_engage_does_not_single_out_is_left_out_and_the_others_go(
     book: Book, uploader: BulkUploader, queue: FakeQueue
 ) -> None:
