@@ -80,6 +80,9 @@ class FolderSession(sftp._Session):
             raise self._in_words(EOFError(), doing)
         return result
 
+    def close_file(self, file: Any) -> None:
+        return  # its folder refuses nothing then
+
     def _is_refused(self) -> bool:
         down = self.sandbox.is_down or self.sandbox._faults.standing("sftp", "refuse")
         return bool(down)

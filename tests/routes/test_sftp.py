@@ -202,6 +202,22 @@ def refuse(error: type[asyncssh.SFTPError], words: str) -> Hook:
     return hook
 
 
+def lie_about(server: FakeServer, way: str) -> None:
+    """Let the server say that it renamed a file, in one of the two ways, and leave it there."""
+
+    async def undo(files: Files, name: bytes) -> None:
+        there = Path(files.map_path(name).decode())
+        there.rename(next(place for place in renamed if not place.exists()))
+
+    async def remember(_files: Files, _name: bytes) -> None:
+        renamed.extend(server.folder.iterdir())
+
+    renamed: list[Path] = []
+    if way == "rename":
+        server.hooks["before posix_rename"] = refuse(asyncssh.SFTPOpUnsupported, "not supported")
+    server.hooks |= {f"before {way}": remember, f"after {way}": undo}
+
+
 def after(count: int, hook: Hook) -> Hook:
     """Let `count` calls pass."""
     left = [count]
@@ -590,6 +606,32 @@ async def test_a_file_of_the_wrong_size_is_not_renamed(
     assert journal.heard == []
 
 
+async def test_what_the_server_refuses_at_the_end_of_a_file_is_heard(
+    server: FakeServer, connect: Connect, journal: Journal, upload: Upload
+) -> None:
+    server.hooks["after close"] = refuse(asyncssh.SFTPFailure, "Disk quota exceeded")
+
+    with pytest.raises(ServerRefused, match="Disk quota exceeded"):
+        await ship(connect(), journal, upload)
+
+    assert NAME not in server.files()
+    assert journal.heard == []
+    assert server.operations.count("close") == 1
+
+
+@pytest.mark.parametrize("way", ["posix_rename", "rename"])
+async def test_a_rename_that_is_said_to_be_done_and_is_not_is_no_upload(
+    server: FakeServer, connect: Connect, journal: Journal, upload: Upload, way: str
+) -> None:
+    lie_about(server, way)
+
+    with pytest.raises(ServerRefused, match="says it renamed"):
+        await ship(connect(), journal, upload)
+
+    assert server.files() == {f".{NAME}.part": CONTENT}
+    assert journal.heard == [f"complete {NAME}"]
+
+
 async def test_a_missing_folder_is_told_and_proves_nothing(
     server: FakeServer, connect: Connect, journal: Journal, tmp_path: Path
 ) -> None:
@@ -743,6 +785,18 @@ async def test_a_file_that_may_not_be_taken_back_is_told(
         server.hooks[f"before {operation}"] = refuse(asyncssh.SFTPPermissionDenied, "Keep off")
 
     with pytest.raises(ServerRefused, match="Keep off"):
+        await connect().take_back(upload)
+
+    assert server.files() == {NAME: CONTENT}
+
+
+async def test_a_file_that_is_said_to_be_taken_back_and_is_not_is_told(
+    server: FakeServer, connect: Connect, upload: Upload
+) -> None:
+    (server.folder / NAME).write_bytes(CONTENT)
+    lie_about(server, "posix_rename")
+
+    with pytest.raises(ServerRefused, match="says it renamed"):
         await connect().take_back(upload)
 
     assert server.files() == {NAME: CONTENT}

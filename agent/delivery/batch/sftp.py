@@ -11,10 +11,10 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from agent.delivery.batch.host_keys import HostKey, pinned_keys, trust
 from agent.delivery.batch.sftp_line import shown_keys
@@ -22,6 +22,9 @@ from agent.delivery.batch.sftp_login import Account, Login
 from agent.delivery.batch.sftp_words import ServerRefused
 from agent.delivery.batch.spool import SpoolProblem
 from agent.errors import AnswerLost, RouteError, Unreachable
+
+if TYPE_CHECKING:
+    from paramiko import SFTPFile
 
 __all__ = [
     "ChangedFile",
@@ -330,7 +333,7 @@ class _Session(Login):
             source = upload.path.open("rb")
         except OSError as error:
             raise SpoolProblem(f"The till cannot read {upload.path}: {error.strerror}.") from error
-        with source, self.files.open(self.place(temporary), "wb") as target:
+        with source, self._writing(temporary) as target:
             # Each block is acknowledged before the next: paramiko's pipelined writes drop the
             # server's refusals, and a batch is small.
             for block in _sealed_blocks(source, upload):
@@ -347,7 +350,20 @@ class _Session(Login):
         if not self._has_whole(upload):
             self._rename(temporary_name(upload.name), upload.name)
 
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[SFTPFile]:
+        with self.files.open(self.place(name), "wb") as target:
+            yield target
+            self.close_file(target)
+
     def _rename(self, old: str, new: str) -> None:
+        self._ask_to_rename(old, new)
+        if self._size(old) is not None:
+            raise ServerRefused(
+                f"{self.server} says it renamed {old}, but it is there. Ask the server's operator."
+            )
+
+    def _ask_to_rename(self, old: str, new: str) -> None:
         places = self.place(old), self.place(new)
         try:
             self.files.posix_rename(*places)
@@ -368,7 +384,7 @@ class _Session(Login):
 
     def _try_writing(self, name: str) -> None:
         first, second = f"{name}.part", f"{name}.done"
-        with self.files.open(self.place(first), "wb") as target:
+        with self._writing(first) as target:
             target.write(b"till-agent\n")
         try:
             self._rename(first, second)

@@ -178,6 +178,17 @@ class Login(Line):
         """Give where a file of the folder lies."""
         return posixpath.join(self._account.directory, name)
 
+    def close_file(self, file: paramiko.SFTPFile) -> None:
+        """Close a file and hear the answer: some servers refuse what was written only then.
+
+        paramiko's own close() drops a refusal; it does nothing any more after this.
+        """
+        from paramiko import BufferedFile
+        from paramiko.sftp import CMD_CLOSE
+
+        BufferedFile.close(file)
+        self.files._request(CMD_CLOSE, file.handle)  # type: ignore[attr-defined]
+
 
 def _read_pins(known_hosts_file: Path, host: str, port: int) -> list[HostKey]:
     try:
