@@ -320,12 +320,17 @@ class Agent:
             self.client.problem,
             unsettled(self.config.journal.path),
             self.sealer.problem,
-            self.uploader.problem,
+            *self._uploaders_problems(),
             self.stall.problem,
             self.server.problem,
             self.exports.problem,
         )
         return [text for text in found if text]
+
+    def _uploaders_problems(self) -> Sequence[str | None]:
+        if isinstance(self.uploader, Uploader):
+            return self.uploader.problems
+        return (self.uploader.problem,)
 
     async def _doctors_rows(self) -> list[dict[str, str]]:
         return [row.to_json() for row in await self.doctor.examine()]

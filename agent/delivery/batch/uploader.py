@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -19,13 +17,19 @@ from typing import TypeVar
 from agent import events
 from agent.clock import Clock, to_text
 from agent.config import Config
+from agent.delivery.batch.pacing import Pacing
 from agent.delivery.batch.sealer import Sealer
-from agent.delivery.batch.sftp import ChangedFile, SftpServer, Upload, withdrawn_name
+from agent.delivery.batch.sftp import (
+    ChangedFile,
+    ServerRefused,
+    SftpServer,
+    Upload,
+    withdrawn_name,
+)
 from agent.delivery.batch.spool import Spool, SpoolProblem
 from agent.delivery.batch.stylesheet import StylesheetProblem
 from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link
-from agent.delivery.retry import next_wait
 from agent.delivery.ring import until_rung
 from agent.errors import (
     Conflict,
@@ -44,15 +48,6 @@ _PATIENCE_S = 20.0  # of a person, until nothing else is done with the files
 _UNCHANGED = "The file and its changes stay as they are; try again later."
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class _KeptBack:
-    """A file that cannot go up for a cause of its own."""
-
-    tries: int
-    next_try: float  # monotonic
-    words: str | None  # for the page; None as long as it is only made again
 
 
 class Uploader:
@@ -77,13 +72,13 @@ class Uploader:
         self._clock = clock
         self.link = Link(clock, offline_after=config.link.offline_after)
         self.imported = asyncio.Event()  # something may be verified
-        self._refused: str | None = None  # the server's words, for the page
-        self._kept_back: dict[str, _KeptBack] = {}  # files that alone cannot go up, by name
+        waits_s, poll_s = config.retry.waits_s, config.sftp.poll_s
+        self._shipping = Pacing(clock, waits_s)
+        self._kept_back: dict[str, Pacing] = {}  # files that alone cannot go up, by name
+        self._polling = Pacing(clock, waits_s, least_s=poll_s)
+        self._cleaning = Pacing(clock, waits_s, least_s=poll_s)
         self._stranded: list[str] = []  # batches of the other transport
         self._working = asyncio.Lock()  # a person may take a file back while the loop is at work
-        self._tries = 0  # since the last success
-        self._next_try = 0.0
-        self._next_poll = 0.0
 
     async def run(self) -> None:
         """Upload and poll until cancelled."""
@@ -97,28 +92,32 @@ class Uploader:
 
     def hurry(self) -> None:
         """A person asked: do not wait for the next try."""
-        self._next_try = self._next_poll = 0.0
-        for name, kept in self._kept_back.items():
-            self._kept_back[name] = replace(kept, next_try=0.0)
+        kinds = (self._shipping, self._polling, self._cleaning)
+        for pacing in (*kinds, *self._kept_back.values()):
+            pacing.hurry()
 
     @property
-    def problem(self) -> str | None:
-        """Give what the server refuses or what this transport cannot settle, for the page."""
-        if self._refused is not None:
-            return self._refused
-        for name, kept in self._kept_back.items():
-            if kept.words is not None:
+    def problems(self) -> tuple[str, ...]:
+        """Give what the server refuses and what this transport cannot settle, for the page."""
+        found = [self._shipping.problem, self._about_kept_back()]
+        found += [self._polling.problem, self._cleaning.problem]
+        if self._stranded:
+            found.append(
+                f"{self._stranded[0]} was handed over by bulk calls, and fallback.transport is "
+                "sftp now. Set it to bulk again until that is settled; its customers' changes wait "
+                "for it."
+            )
+        return tuple(dict.fromkeys(problem for problem in found if problem is not None))
+
+    def _about_kept_back(self) -> str | None:
+        for name, pacing in self._kept_back.items():
+            if pacing.problem is not None:
                 return (
-                    f"{kept.words} The file {name} waits for that, and other files go. Take it "
+                    f"{pacing.problem} The file {name} waits for that, and other files go. Take it "
                     f"back with “till-agent batches withdraw {name}”: then its changes go by the "
                     "API."
                 )
-        if not self._stranded:
-            return None
-        return (
-            f"{self._stranded[0]} was handed over by bulk calls, and fallback.transport is sftp "
-            "now. Set it to bulk again until that is settled; its customers' changes wait for it."
-        )
+        return None
 
     async def withdraw(self, name: str) -> Batch:
         """Take a file back because a person asks: its changes wait again, and it is not imported.
@@ -138,8 +137,8 @@ class Uploader:
                 if batch.may_be_on_server:
                     await self._take_back(batch)
             withdrawn = await self._note_withdrawn(batch)
-            with contextlib.suppress(RouteError):  # it is tried again, and noted with the batch
-                await self._clean(await self._journal.read(batches.leftovers))
+            if leftovers := await self._journal.read(batches.leftovers):
+                await self._guarded(self._cleaning, (), partial(self._clean, leftovers))
         return withdrawn
 
     @contextlib.asynccontextmanager
@@ -157,23 +156,22 @@ class Uploader:
     async def _turn(self) -> None:
         if not (self._gate.is_open or self._gate.takes_probe()):
             return
-        now = self._clock.monotonic()
         self._stranded = []
         written = await self._in_state("written")
         self._forget_kept_back(written)
-        if written and (now >= self._next_try or self._gate.halt):
+        if written and self._is_due(self._shipping):
             await self._ship(written)
         uploaded = await self._in_state("uploaded")
+        if uploaded and self._is_due(self._polling):
+            self._polling.rest(self._config.sftp.poll_s)
+            names = {batch.name for batch in uploaded}
+            await self._guarded(self._polling, names, partial(self._poll, uploaded))
         leftovers = await self._journal.read(batches.leftovers)
-        if (uploaded or leftovers) and (now >= self._next_poll or self._gate.halt):
-            # Spread, so that a chain's tills do not all ask in the same second.
-            wait_s = self._config.sftp.poll_s * random.uniform(0.8, 1.2)  # noqa: S311
-            self._next_poll = self._clock.monotonic() + wait_s
-            if uploaded:
-                names = {batch.name for batch in uploaded}
-                await self._guarded(names, partial(self._poll, uploaded))
-            if leftovers:
-                await self._guarded((), partial(self._clean, leftovers))
+        if leftovers and self._is_due(self._cleaning):
+            await self._guarded(self._cleaning, (), partial(self._clean, leftovers))
+
+    def _is_due(self, pacing: Pacing) -> bool:
+        return pacing.is_due or self._gate.halt is not None  # then this is the probe
 
     async def _in_state(self, state: str) -> tuple[Batch, ...]:
         found = await self._journal.read(partial(batches.in_state, states=(state,)))
@@ -182,23 +180,30 @@ class Uploader:
 
     # --- what the server says -----------------------------------------------------------------
 
-    async def _guarded(self, waiting: Collection[str], work: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(
+        self, pacing: Pacing, waiting: Collection[str], work: Callable[[], Awaitable[None]]
+    ) -> None:
         """Do something at the server; what goes wrong becomes a halt or a later try.
 
         It is noted with the batches that wait for it then, by name.
         """
         try:
-            await self._noted(work)
+            await self._heard(work)
         except RouteError as error:
             events.log().warning("upload_failed", code=error.code, error=error.message)
+            # Where the line is up and the answer is no, a person must see to it.
+            is_no = isinstance(error, ServerRefused | SpoolProblem)
+            pacing.failed(error.message if is_no else None)
             await self._note_trouble(waiting, error)
+        else:
+            pacing.succeeded()
 
     async def _note_trouble(self, names: Collection[str], error: RouteError) -> None:
         note = partial(batches.note_trouble, names=tuple(names), error=error.message)
         await self._journal.write(note)
 
-    async def _noted(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        """Do something at the server and note what that says of line and route.
+    async def _heard(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do something at the server and note what that says of line and login.
 
         Raises RouteErrors.
         """
@@ -210,17 +215,9 @@ class Uploader:
             self._gate.stop(error.message)
             raise
         except RouteError as error:
-            self._tries += 1
-            wait_s = next_wait(self._config.retry.waits_s, self._tries, random.uniform)
-            self._next_try = self._clock.monotonic() + wait_s
             if error.against_link:
                 self.link.failed(error.message)
-            else:
-                # The line is up and the server says no: a person must see to it.
-                self._refused = error.message
             raise
-        self._tries = 0
-        self._refused = None
         self.link.heard()
         if self._gate.halt is not None:
             self._gate.cured()
@@ -232,7 +229,7 @@ class Uploader:
     async def _ship(self, written: Sequence[Batch]) -> None:
         """Send what can be sent; a file with a trouble of its own holds up no other."""
         uploads = []
-        for batch in filter(self._is_due, written):
+        for batch in filter(self._may_go, written):
             try:
                 uploads.append(self._upload_of(await self._whole(batch)))
             except (SpoolProblem, StylesheetProblem) as error:
@@ -252,27 +249,26 @@ class Uploader:
                 await self._keep_back(name, error)
 
         if uploads:
-            await self._guarded(left, send)
+            await self._guarded(self._shipping, left, send)
 
-    def _is_due(self, batch: Batch) -> bool:
-        kept = self._kept_back.get(batch.name)
-        return kept is None or self._clock.monotonic() >= kept.next_try
+    def _may_go(self, batch: Batch) -> bool:
+        pacing = self._kept_back.get(batch.name)
+        return pacing is None or self._is_due(pacing)
 
     async def _keep_back(self, name: str, error: RouteError) -> None:
         """Try a file that alone cannot go up again later, and say so on the page."""
-        before = self._kept_back.get(name)
-        tries = before.tries + 1 if before else 1
         # What was changed in the spool is simply made again; if that goes on, a person must look.
-        is_new = isinstance(error, ChangedFile) and tries == 1
-        wait_s = next_wait(self._config.retry.waits_s, tries, random.uniform, soon=is_new)
-        words = None if is_new else error.message
-        self._kept_back[name] = _KeptBack(tries, self._clock.monotonic() + wait_s, words)
+        is_new = isinstance(error, ChangedFile) and name not in self._kept_back
+        pacing = self._kept_back.setdefault(name, Pacing(self._clock, self._config.retry.waits_s))
+        pacing.failed(None if is_new else error.message, soon=is_new)
         events.log().warning("upload_failed", batch=name, code=error.code, error=error.message)
         await self._note_trouble((name,), error)
 
     def _forget_kept_back(self, written: Sequence[Batch]) -> None:
         names = {batch.name for batch in written}
-        self._kept_back = {name: kept for name, kept in self._kept_back.items() if name in names}
+        self._kept_back = {
+            name: pacing for name, pacing in self._kept_back.items() if name in names
+        }
 
     def _upload_of(self, batch: Batch) -> Upload:
         path = self._spool.path(batch.name)
@@ -298,7 +294,7 @@ class Uploader:
         now = to_text(self._clock.now())
         await self._journal.write(partial(batches.note_uploaded, name=name, now=now))
         await self._sealer.remove_file(name)
-        self._next_poll = 0.0
+        self._polling.hurry()
         events.log().info("batch_uploaded", batch=name)
 
     # --- after it -----------------------------------------------------------------------------
@@ -329,7 +325,7 @@ class Uploader:
     async def _take_back(self, batch: Batch) -> None:
         file = self._upload_of(batch)
         try:
-            is_ours = await self._noted(partial(self._server.take_back, file))
+            is_ours = await self._heard(partial(self._server.take_back, file))
         except RouteError as error:
             raise NotWithdrawn(f"{error.message} {_UNCHANGED}") from error
         if not is_ours:
@@ -368,8 +364,6 @@ class Uploader:
         return withdrawn
 
     async def _clean(self, names: Sequence[str]) -> None:
-        if not names:
-            return
         await self._server.clean(names)
         for name in names:
             await self._journal.write(partial(batches.note_cleaned, name=name))

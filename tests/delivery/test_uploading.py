@@ -1,0 +1,101 @@
+"""How the uploader paces itself: one thing that does not work holds up nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from uploading import POLL_S, FolderServer, UploadingTill
+
+HOUR_S = 3600.0
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> FolderServer:
+    return FolderServer(tmp_path / "server")
+
+
+@pytest.fixture
+async def till(
+    tmp_path: Path, server: FolderServer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[UploadingTill]:
+    async with UploadingTill(tmp_path / "till", server, monkeypatch) as opened:
+        yield opened
+
+
+async def states(till: UploadingTill) -> list[str]:
+    return [batch.state for batch in await till.batches()]
+
+
+# --- each at its own pace -------------------------------------------------------------------------
+
+
+async def test_what_the_server_refuses_is_told_until_it_is_taken_however_well_polling_goes(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    await till.file()
+    await till.upload_turn()
+    server.refuses["open"] = ""
+    await till.file()
+    await till.upload_turn()
+    told = []
+
+    for _ in range(100):
+        await till.upload_turn(after_s=POLL_S)
+        told.append([problem.count("Permission denied") for problem in till.uploader.problems])
+
+    assert told == [[1]] * 100
+    server.refuses.clear()
+    await till.upload_turn(after_s=HOUR_S)
+    assert till.uploader.problems == ()
+    assert await states(till) == ["uploaded", "uploaded"]
+
+
+async def test_tries_get_slower_however_well_polling_goes(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    await till.file()
+    await till.upload_turn()
+    server.refuses["open"] = ""
+    await till.file()
+
+    await till.upload_turns(for_s=HOUR_S)
+
+    tries = (await till.batches())[-1].attempts
+    assert 3600 / 600 <= tries <= 4 + 3600 / 300  # as retry.waits_s, each up to twice as long
+
+
+async def test_a_clean_up_that_fails_holds_up_no_upload(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    name, _ = await till.file()
+    await till.upload_turn()
+    server.refuses["remove"] = ""
+    await till.uploader.withdraw(name)
+    await till.upload_turns(for_s=HOUR_S)
+
+    newer, _ = await till.file()
+    await till.upload_turn()
+
+    assert await states(till) == ["withdrawn", "uploaded"]
+    assert server.files == [f".{name}.withdrawn", newer]
+    assert [problem.count("removing") for problem in till.uploader.problems] == [1]
+
+
+async def test_a_clean_up_that_fails_is_tried_slowly_and_ends_in_time(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    name, _ = await till.file()
+    await till.upload_turn()
+    server.refuses["remove"] = ""
+    await till.uploader.withdraw(name)
+    before = server.logins
+
+    await till.upload_turns(for_s=HOUR_S)
+
+    assert 5 <= server.logins - before <= 15  # about every poll_s
+    server.refuses.clear()
+    await till.upload_turn(after_s=HOUR_S)
+    assert server.files == []
+    assert till.uploader.problems == ()
