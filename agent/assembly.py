@@ -21,7 +21,7 @@ from agent.change import Route
 from agent.clock import Clock, SystemClock
 from agent.config import Config, config_hash
 from agent.contact import Key
-from agent.delivery.batch import verify
+from agent.delivery.batch import pacing, verify
 from agent.delivery.batch.bulk import BulkUploader
 from agent.delivery.batch.places import Places
 from agent.delivery.batch.sealer import Sealer
@@ -103,7 +103,9 @@ class Agent:
         self.gates = {
             Route.API: RouteGate(Route.API, self.clock, probe_s=config.link.probe_s),
             # Slowly, so that a wrong password does not get the account locked.
-            Route.FILE: RouteGate(Route.FILE, self.clock, probe_s=config.sftp.poll_s),
+            Route.FILE: RouteGate(
+                Route.FILE, self.clock, probe_s=config.sftp.poll_s, spread=pacing.spread
+            ),
         }
         self.link = Link(self.clock, offline_after=config.link.offline_after)
         self.client = EngageClient(

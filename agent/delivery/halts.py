@@ -3,6 +3,7 @@ answer, a pause is a person's wish."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,13 +22,22 @@ class Halt:
 class RouteGate:
     """Whether a route may be used now. Halted, it lets one probe through now and then."""
 
-    def __init__(self, route: Route, clock: Clock, *, probe_s: float) -> None:
+    def __init__(
+        self,
+        route: Route,
+        clock: Clock,
+        *,
+        probe_s: float,
+        spread: Callable[[], float] = lambda: 1.0,
+    ) -> None:
+        """`spread` gives a factor for each interval: a chain's tills do not all probe at once."""
         self.route = route
         self.halt: Halt | None = None
         self.question: Halt | None = None  # only a person ends it; no probe could answer it
         self.paused = False
         self._clock = clock
         self._probe_s = probe_s
+        self._spread = spread
         self._next_probe = 0.0
 
     @property
@@ -65,7 +75,7 @@ class RouteGate:
         """Halt, or note that the cause still stands; the next probe comes after the interval."""
         since = self.halt.since if self.halt else self._clock.now()
         self.halt = Halt(cause, since)
-        self._next_probe = self._clock.monotonic() + self._probe_s
+        self._next_probe = self._clock.monotonic() + self._probe_s * self._spread()
 
     def cured(self) -> None:
         """A try got past the cause."""
@@ -87,7 +97,7 @@ class RouteGate:
             return False
         if self._clock.monotonic() < self._next_probe:
             return False
-        self._next_probe = self._clock.monotonic() + self._probe_s
+        self._next_probe = self._clock.monotonic() + self._probe_s * self._spread()
         return True
 
     @property

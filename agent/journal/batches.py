@@ -8,7 +8,7 @@ can be made again from the journal, byte for byte.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -430,10 +430,18 @@ def note_full_size(db: Connection, name: str) -> None:
     db.execute("UPDATE batches SET full_size = 1 WHERE name = ?", (name,))
 
 
-def note_trouble(db: Connection, names: Sequence[str], error: str) -> None:
+def note_trouble(db: Connection, names: Collection[str], error: str) -> None:
     """A file could not be written or uploaded: keep why, for the page."""
     db.executemany(
         "UPDATE batches SET attempts = attempts + 1, error = ? WHERE name = ?",
+        [(error, name) for name in names],
+    )
+
+
+def note_poll(db: Connection, names: Collection[str], error: str | None) -> None:
+    """Keep why nobody can tell whether uploaded files were imported; None: it can be told again."""
+    db.executemany(
+        "UPDATE batches SET error = ?1 WHERE name = ?2 AND state = 'uploaded' AND error IS NOT ?1",
         [(error, name) for name in names],
     )
 

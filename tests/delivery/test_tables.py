@@ -118,6 +118,17 @@ def test_halted_gate_lets_one_probe_through_each_interval(clock: Any) -> None:
     assert (gate.state, gate.reason, gate.is_open) == ("halted", "The key is refused.", False)
 
 
+def test_gate_spreads_its_probes_if_it_is_told_to(clock: Any) -> None:
+    gate = RouteGate(Route.FILE, clock, probe_s=10, spread=lambda: 1.2)
+    gate.stop("refused")
+
+    clock.pass_s(11.9)
+    before = gate.takes_probe()
+    clock.pass_s(0.2)
+
+    assert [before, gate.takes_probe()] == [False, True]
+
+
 def test_gate_keeps_since_when_the_cause_stands_and_forgets_it_when_cured(clock: Any) -> None:
     gate = RouteGate(Route.API, clock, probe_s=15)
     gate.stop("refused")

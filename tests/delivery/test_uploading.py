@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from uploading import POLL_S, FolderServer, UploadingTill
 
+from agent.errors import AgentError, HostKeyChanged, NotAuthorised, Unreachable
+
 HOUR_S = 3600.0
 
 
@@ -99,3 +101,63 @@ async def test_a_clean_up_that_fails_is_tried_slowly_and_ends_in_time(
     await till.upload_turn(after_s=HOUR_S)
     assert server.files == []
     assert till.uploader.problems == ()
+
+
+# --- a login that is refused ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [NotAuthorised, HostKeyChanged])
+async def test_a_refused_login_is_tried_once_at_every_probe(
+    till: UploadingTill, server: FolderServer, error: type[AgentError]
+) -> None:
+    withdrawn, _ = await till.file()
+    await till.file()
+    await till.upload_turn()
+    server.refuses["remove"] = ""
+    await till.uploader.withdraw(withdrawn)
+    await till.file()
+    server.refuses_login = error()
+    before = server.logins
+
+    await till.upload_turn(after_s=HOUR_S)
+    at_first = server.logins - before
+    for _ in range(5):
+        await till.upload_turn(after_s=POLL_S + 1)
+
+    assert at_first == 1
+    assert server.logins - before == 6
+    assert await states(till) == ["withdrawn", "uploaded", "written"]
+
+
+async def test_the_probe_that_is_let_in_goes_on_with_everything(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    imported, _ = await till.file()
+    await till.upload_turn()
+    await till.file()
+    server.refuses_login = NotAuthorised()
+    await till.upload_turn(after_s=HOUR_S)
+    (server.folder / imported).unlink()
+    server.refuses_login = None
+
+    await till.upload_turn(after_s=POLL_S + 1)
+
+    assert await states(till) == ["imported", "uploaded"]
+    assert till.gate.is_open
+
+
+async def test_a_poll_that_fails_is_no_try_to_upload_and_its_error_ends_with_it(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    await till.file()
+    await till.upload_turn()
+    server.refuses_login = Unreachable("The line is down.")
+    await till.upload_turns(for_s=HOUR_S)
+    (failed,) = await till.batches()
+    server.refuses_login = None
+
+    await till.upload_turns(for_s=HOUR_S)
+
+    (polled,) = await till.batches()
+    assert (failed.attempts, failed.error) == (1, "The line is down.")
+    assert (polled.attempts, polled.error) == (1, None)

@@ -34,15 +34,15 @@ class Pacing:
         self._due = 0.0
 
     def rest(self, wait_s: float) -> None:
-        """Let it be due again after about so long, tills not all in the same second."""
-        self._due = self._clock.monotonic() + _spread(wait_s)
+        """Let it be due again after about so long."""
+        self._due = self._clock.monotonic() + wait_s * spread()
 
     def failed(self, problem: str | None, *, soon: bool = False) -> None:
         """It did not work: the next try comes after the next wait, or much sooner."""
         self._tries += 1
         self.problem = problem
         wait_s = next_wait(self._waits_s, self._tries, random.uniform, soon=soon)
-        self._due = self._clock.monotonic() + max(wait_s, _spread(self._least_s))
+        self._due = self._clock.monotonic() + max(wait_s, self._least_s * spread())
 
     def succeeded(self) -> None:
         """It worked."""
@@ -50,5 +50,6 @@ class Pacing:
         self.problem = None
 
 
-def _spread(wait_s: float) -> float:
-    return wait_s * random.uniform(0.8, 1.2)  # noqa: S311
+def spread() -> float:
+    """Give a factor for a regular wait, so that a chain's tills do not all come in one second."""
+    return random.uniform(0.8, 1.2)  # noqa: S311

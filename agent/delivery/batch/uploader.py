@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -78,6 +78,7 @@ class Uploader:
         self._polling = Pacing(clock, waits_s, least_s=poll_s)
         self._cleaning = Pacing(clock, waits_s, least_s=poll_s)
         self._stranded: list[str] = []  # batches of the other transport
+        self._login_refused = False  # in this turn
         self._working = asyncio.Lock()  # a person may take a file back while the loop is at work
 
     async def run(self) -> None:
@@ -137,8 +138,9 @@ class Uploader:
                 if batch.may_be_on_server:
                     await self._take_back(batch)
             withdrawn = await self._note_withdrawn(batch)
-            if leftovers := await self._journal.read(batches.leftovers):
-                await self._guarded(self._cleaning, (), partial(self._clean, leftovers))
+            leftovers = await self._journal.read(batches.leftovers)
+            if leftovers and self._gate.halt is None:  # or else the next probe does it
+                await self._guarded(self._cleaning, partial(self._clean, leftovers))
         return withdrawn
 
     @contextlib.asynccontextmanager
@@ -157,18 +159,30 @@ class Uploader:
         if not (self._gate.is_open or self._gate.takes_probe()):
             return
         self._stranded = []
+        self._login_refused = False
+        for work in (self._ship_what_is_due, self._poll_what_is_due, self._clean_what_is_due):
+            await work()
+            if self._login_refused:
+                return  # a wrong password that is tried too often gets the account locked
+
+    async def _ship_what_is_due(self) -> None:
         written = await self._in_state("written")
         self._forget_kept_back(written)
         if written and self._is_due(self._shipping):
             await self._ship(written)
+
+    async def _poll_what_is_due(self) -> None:
         uploaded = await self._in_state("uploaded")
         if uploaded and self._is_due(self._polling):
             self._polling.rest(self._config.sftp.poll_s)
-            names = {batch.name for batch in uploaded}
-            await self._guarded(self._polling, names, partial(self._poll, uploaded))
+            note = partial(batches.note_poll, names=[batch.name for batch in uploaded])
+            if await self._guarded(self._polling, partial(self._poll, uploaded), note):
+                await self._journal.write(partial(note, error=None))
+
+    async def _clean_what_is_due(self) -> None:
         leftovers = await self._journal.read(batches.leftovers)
         if leftovers and self._is_due(self._cleaning):
-            await self._guarded(self._cleaning, (), partial(self._clean, leftovers))
+            await self._guarded(self._cleaning, partial(self._clean, leftovers))
 
     def _is_due(self, pacing: Pacing) -> bool:
         return pacing.is_due or self._gate.halt is not None  # then this is the probe
@@ -181,11 +195,14 @@ class Uploader:
     # --- what the server says -----------------------------------------------------------------
 
     async def _guarded(
-        self, pacing: Pacing, waiting: Collection[str], work: Callable[[], Awaitable[None]]
-    ) -> None:
+        self,
+        pacing: Pacing,
+        work: Callable[[], Awaitable[None]],
+        note: Callable[..., None] | None = None,
+    ) -> bool:
         """Do something at the server; what goes wrong becomes a halt or a later try.
 
-        It is noted with the batches that wait for it then, by name.
+        `note` is the unit of work that keeps an `error` with the batches. Gives whether it worked.
         """
         try:
             await self._heard(work)
@@ -194,13 +211,11 @@ class Uploader:
             # Where the line is up and the answer is no, a person must see to it.
             is_no = isinstance(error, ServerRefused | SpoolProblem)
             pacing.failed(error.message if is_no else None)
-            await self._note_trouble(waiting, error)
-        else:
-            pacing.succeeded()
-
-    async def _note_trouble(self, names: Collection[str], error: RouteError) -> None:
-        note = partial(batches.note_trouble, names=tuple(names), error=error.message)
-        await self._journal.write(note)
+            if note is not None:
+                await self._journal.write(partial(note, error=error.message))
+            return False
+        pacing.succeeded()
+        return True
 
     async def _heard(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do something at the server and note what that says of line and login.
@@ -213,6 +228,7 @@ class Uploader:
             if self._gate.halt is None:
                 events.log().error("route_halted", route="file", code=error.code)
             self._gate.stop(error.message)
+            self._login_refused = True
             raise
         except RouteError as error:
             if error.against_link:
@@ -249,7 +265,8 @@ class Uploader:
                 await self._keep_back(name, error)
 
         if uploads:
-            await self._guarded(self._shipping, left, send)
+            note = partial(batches.note_trouble, names=left)
+            await self._guarded(self._shipping, send, note)
 
     def _may_go(self, batch: Batch) -> bool:
         pacing = self._kept_back.get(batch.name)
@@ -262,7 +279,8 @@ class Uploader:
         pacing = self._kept_back.setdefault(name, Pacing(self._clock, self._config.retry.waits_s))
         pacing.failed(None if is_new else error.message, soon=is_new)
         events.log().warning("upload_failed", batch=name, code=error.code, error=error.message)
-        await self._note_trouble((name,), error)
+        note = partial(batches.note_trouble, names=(name,), error=error.message)
+        await self._journal.write(note)
 
     def _forget_kept_back(self, written: Sequence[Batch]) -> None:
         names = {batch.name for batch in written}
