@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -101,6 +102,86 @@ async def test_a_clean_up_that_fails_is_tried_slowly_and_ends_in_time(
     await till.upload_turn(after_s=HOUR_S)
     assert server.files == []
     assert till.uploader.problems == ()
+
+
+# --- a pile that goes up slowly -------------------------------------------------------------------
+
+
+async def test_several_files_go_over_one_connection_and_then_it_is_looked_at_them(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    for _ in range(4):
+        await till.file()
+
+    await till.upload_turn()
+
+    assert await states(till) == ["uploaded"] * 4
+    assert server.logins == 2
+
+
+async def test_an_import_is_noticed_while_a_pile_goes_up_slowly(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    first, _ = await till.file()
+    await till.upload_turn()
+    for _ in range(4):
+        await till.file()
+
+    def be_slow(_name: str) -> None:
+        till.clock.pass_s(POLL_S / 1.5)
+        (server.folder / first).unlink(missing_ok=True)
+
+    server.on_sending = be_slow
+
+    await till.upload_turn()
+    at_first = await states(till)
+    await till.upload_turn()
+    await till.upload_turn()
+
+    assert at_first == ["imported", "uploaded", "uploaded", "written", "written"]
+    assert await states(till) == ["imported"] + ["uploaded"] * 4
+
+
+async def test_the_import_of_a_piles_first_file_is_noticed_while_the_rest_goes_up_slowly(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    for _ in range(4):
+        await till.file()
+
+    def be_slow(_name: str) -> None:
+        till.clock.pass_s(POLL_S * 1.3)
+        for there in server.folder.glob("*.xml"):
+            there.unlink()
+
+    server.on_sending = be_slow
+
+    await till.upload_turn()
+
+    assert await states(till) == ["imported", "uploaded", "written", "written"]
+
+
+async def test_a_person_does_not_wait_for_a_whole_pile(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    first, _ = await till.file()
+    await till.upload_turn()
+    for _ in range(4):
+        await till.file()
+    asked: list[asyncio.Task[object]] = []
+
+    def ask(_name: str) -> None:
+        if not asked:
+            asked.append(asyncio.create_task(till.uploader.withdraw(first)))
+
+    server.on_sending = ask
+
+    await till.upload_turn()
+    await asked[0]
+    at_first = await states(till)
+    await till.upload_turn()
+
+    assert at_first == ["withdrawn", "uploaded", "written", "written", "written"]
+    assert await states(till) == ["withdrawn"] + ["uploaded"] * 4
 
 
 # --- a login that is refused ----------------------------------------------------------------------

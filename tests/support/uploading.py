@@ -169,7 +169,8 @@ class UploadingTill(SealingTill):
     async def upload_turn(self, after_s: float = 0.0) -> None:
         """Let the uploader look around once, so many seconds later."""
         self.clock.pass_s(after_s)
-        await self.uploader._turn()
+        async with self.uploader._working:
+            await self.uploader._turn()
 
     async def upload_turns(self, for_s: float, every_s: float = 10.0) -> None:
         """Let it look around now and then for a time."""

@@ -111,6 +111,7 @@ class SftpServer:
         files: Sequence[Upload],
         on_uploaded: Callable[[str], Awaitable[None]],
         on_complete: Callable[[str], Awaitable[None]],
+        goes_on: Callable[[str], bool] = lambda _: True,
     ) -> dict[str, RouteError]:
         """Upload files in order over one connection; each gets its name only when it is complete.
 
@@ -119,6 +120,8 @@ class SftpServer:
         stores comes back as `rename_tried`, and means that a file which then stands under neither
         name was taken by the importer. `on_uploaded(name)` is awaited once the server holds the
         whole file, or held it. Both may be called again for the same file, by a later call.
+        `goes_on(name)` is asked before each file, over the open connection: False leaves it and
+        those after it to a later call.
 
         An answer to a rename that gets lost is settled over a second connection. Safe to repeat.
 
@@ -132,11 +135,11 @@ class SftpServer:
         kept_back: dict[str, RouteError] = {}
         async with self._alone:
             try:
-                await self._ship_at_once(left, kept_back, on_uploaded, on_complete)
+                await self._ship_at_once(left, kept_back, on_uploaded, on_complete, goes_on)
             except AnswerLost as lost:
                 left[0] = replace(left[0], rename_tried=True)
                 try:
-                    await self._ship_at_once(left, kept_back, on_uploaded, on_complete)
+                    await self._ship_at_once(left, kept_back, on_uploaded, on_complete, goes_on)
                 except Unreachable:
                     raise lost from None
         return kept_back
@@ -211,10 +214,11 @@ class SftpServer:
         kept_back: dict[str, RouteError],
         on_uploaded: Callable[[str], Awaitable[None]],
         on_complete: Callable[[str], Awaitable[None]],
+        goes_on: Callable[[str], bool],
     ) -> None:
         """Take files off `left` as they are done, over one connection."""
         async with self._session() as session:
-            while left:
+            while left and goes_on(left[0].name):
                 try:
                     await _ship_file(session, left[0], on_complete)
                 except (ForeignFile, SpoolProblem) as problem:

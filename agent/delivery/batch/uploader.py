@@ -79,6 +79,7 @@ class Uploader:
         self._cleaning = Pacing(clock, waits_s, least_s=poll_s)
         self._stranded: list[str] = []  # batches of the other transport
         self._login_refused = False  # in this turn
+        self._people_waiting = 0  # to take a file back
         self._working = asyncio.Lock()  # a person may take a file back while the loop is at work
 
     async def run(self) -> None:
@@ -147,12 +148,15 @@ class Uploader:
     async def _uninterrupted(self) -> AsyncIterator[None]:
         """Wait until nothing is uploaded or written, and keep it so."""
         async with contextlib.AsyncExitStack() as stack:
+            self._people_waiting += 1
             try:
                 async with asyncio.timeout(_PATIENCE_S):
                     await stack.enter_async_context(self._working)
                     await stack.enter_async_context(self._sealer.sealing)
             except TimeoutError:
                 raise NotWithdrawn(f"Files are being written or uploaded. {_UNCHANGED}") from None
+            finally:
+                self._people_waiting -= 1
             yield
 
     async def _turn(self) -> None:
@@ -253,20 +257,41 @@ class Uploader:
                     uploads.append(self._upload_of(batch))  # the server may have it already
                 else:
                     await self._keep_back(batch.name, error)
+        if uploads:
+            await self._send(uploads)
+
+    async def _send(self, uploads: Sequence[Upload]) -> None:
+        """Send files over one connection, as long as nobody waits for something else."""
         left = {upload.name for upload in uploads}
+        begun: list[str] = []
+        may_poll = bool(await self._in_state("uploaded"))
+
+        def goes_on(name: str) -> bool:
+            polls = may_poll and self._polling.is_due
+            if begun and (polls or self._people_waiting):
+                return False
+            begun.append(name)
+            return True
 
         async def note_uploaded(name: str) -> None:
+            nonlocal may_poll
             left.discard(name)
             await self._note_uploaded(name)
+            if not may_poll:
+                self._polling.rest(self._config.sftp.poll_s)
+                may_poll = True
 
-        async def send() -> None:
-            kept_back = await self._server.ship(uploads, note_uploaded, self._note_full_size)
+        async def ship() -> None:
+            kept_back = await self._server.ship(
+                uploads, note_uploaded, self._note_full_size, goes_on
+            )
             for name, error in kept_back.items():
                 await self._keep_back(name, error)
 
-        if uploads:
-            note = partial(batches.note_trouble, names=left)
-            await self._guarded(self._shipping, send, note)
+        note = partial(batches.note_trouble, names=left)
+        await self._guarded(self._shipping, ship, note)
+        if len(left) < len(uploads):
+            self._polling.hurry()
 
     def _may_go(self, batch: Batch) -> bool:
         pacing = self._kept_back.get(batch.name)
@@ -312,7 +337,6 @@ class Uploader:
         now = to_text(self._clock.now())
         await self._journal.write(partial(batches.note_uploaded, name=name, now=now))
         await self._sealer.remove_file(name)
-        self._polling.hurry()
         events.log().info("batch_uploaded", batch=name)
 
     # --- after it -----------------------------------------------------------------------------
