@@ -31,6 +31,56 @@ async def states(till: UploadingTill) -> list[str]:
     return [batch.state for batch in await till.batches()]
 
 
+# --- one file that is refused ---------------------------------------------------------------------
+
+
+async def test_of_several_files_the_refused_one_alone_waits_with_its_error(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    names = [(await till.file())[0] for _ in range(3)]
+    server.refuses["open"] = names[0]
+
+    await till.upload_turn()
+
+    found = await till.batches()
+    assert [batch.state for batch in found] == ["written", "uploaded", "uploaded"]
+    assert [names[0] in (batch.error or "") for batch in found] == [True, False, False]
+    assert [(batch.attempts, batch.error) for batch in found[1:]] == [(1, None)] * 2
+    assert server.logins == 2
+
+
+async def test_a_refused_file_in_front_puts_off_no_newer_one(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    first, _ = await till.file()
+    server.refuses["open"] = first
+    await till.upload_turns(for_s=HOUR_S)
+
+    await till.file()
+    await till.upload_turn()
+
+    assert await states(till) == ["written", "uploaded"]
+    assert [first in problem for problem in till.uploader.problems] == [True]
+
+
+async def test_a_line_that_breaks_is_noted_with_the_file_that_it_broke(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    names = [(await till.file())[0] for _ in range(3)]
+
+    def break_the_line(name: str) -> None:
+        if names[1] in name:
+            raise EOFError
+
+    server.on_sending = break_the_line
+
+    await till.upload_turn()
+
+    found = await till.batches()
+    assert [batch.state for batch in found] == ["uploaded", "written", "written"]
+    assert [batch.error is None for batch in found] == [True, False, True]
+
+
 # --- each at its own pace -------------------------------------------------------------------------
 
 

@@ -162,8 +162,9 @@ async def test_a_login_for_reading_only_is_told_in_the_servers_words(
 ) -> None:
     server = start(sftp_options="-R")
 
-    with pytest.raises(ServerRefused, match="Permission denied"):
-        await ship(server.client(), upload)
+    kept_back = await ship(server.client(), upload)
+
+    assert "Permission denied" in kept_back[NAME].message
 
 
 async def test_a_login_without_sftp_is_told(start: Start) -> None:
@@ -277,6 +278,20 @@ async def test_a_wrong_password_is_refused_and_not_repeated_in_words(start: Star
     assert "hunter2" not in str(caught.value)
 
 
+async def test_what_lies_in_the_way_of_one_file_holds_up_no_other(
+    start: Start, upload: Upload, tmp_path: Path
+) -> None:
+    server = start()
+    (server.folder / f".{NAME}.part").mkdir()
+    (tmp_path / OTHER).write_bytes(b"small")
+    small = Upload(tmp_path / OTHER, OTHER, 5, digest(b"small"))
+
+    kept_back = await server.client().ship([upload, small], nothing, nothing)
+
+    assert list(kept_back) == [NAME]
+    assert (server.folder / OTHER).read_bytes() == b"small"
+
+
 @needs_accounts
 async def test_an_expired_password_is_told(start: Start) -> None:
     server = start(by_password=True)
@@ -295,12 +310,13 @@ async def test_a_full_disk_is_told_and_what_still_fits_goes_up(
     server = start(largest_file=1_000_000)
     (tmp_path / OTHER).write_bytes(b"small")
 
-    with pytest.raises(ServerRefused, match="disk may be full"):
-        await ship(server.client(), upload)
-    await ship(server.client(), Upload(tmp_path / OTHER, OTHER, 5, digest(b"small")))
+    small = Upload(tmp_path / OTHER, OTHER, 5, digest(b"small"))
 
-    assert NAME not in files(server)
-    assert files(server)[OTHER] == b"small"
+    kept_back = await server.client().ship([upload, small], nothing, nothing)
+
+    assert list(kept_back) == [NAME]
+    assert "disk may be full" in kept_back[NAME].message
+    assert files(server) == {OTHER: b"small"}
 
 
 async def test_several_files_go_oldest_first_over_one_connection(

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -125,11 +125,12 @@ class SftpServer:
 
         An answer to a rename that gets lost is settled over a second connection. Safe to repeat.
 
-        Gives, by name, what kept a file back that holds up no other: ForeignFile, SpoolProblem (the
-        local file cannot be read), ChangedFile (it was changed).
+        Gives, by name, what kept a file back that holds up no other: ServerRefused (a smaller file
+        may still fit on the disk), ForeignFile, SpoolProblem (the local file cannot be read),
+        ChangedFile (it was changed).
 
-        Raises Unreachable, NotAuthorised, HostKeyChanged, ServerRefused, and AnswerLost (the rename
-        may have happened: ship again with rename_tried).
+        Raises Unreachable, NotAuthorised, HostKeyChanged, ServerRefused (before any file), and
+        AnswerLost (the rename may have happened: ship again with rename_tried).
         """
         left = list(files)
         kept_back: dict[str, RouteError] = {}
@@ -221,7 +222,7 @@ class SftpServer:
             while left and goes_on(left[0].name):
                 try:
                     await _ship_file(session, left[0], on_complete)
-                except (ForeignFile, SpoolProblem) as problem:
+                except (ServerRefused, SpoolProblem) as problem:
                     kept_back[left[0].name] = problem
                 else:
                     await on_uploaded(left[0].name)
@@ -256,7 +257,7 @@ async def _ship_file(
     if upload.rename_tried and temporary is None:
         return  # neither name is there: the importer took it
     if not (upload.rename_tried and temporary == upload.bytes):
-        await session.send(upload)
+        await _send_whole(session, upload)
     await on_complete(upload.name)
     try:
         await session.publish(upload)
@@ -270,6 +271,18 @@ async def _ship_file(
         # Refused because it happened already, or because the importer is quicker than we.
         if not await session.has_whole(upload):
             raise
+
+
+async def _send_whole(session: _Session, upload: Upload) -> None:
+    try:
+        await session.send(upload)
+    except ServerRefused:
+        # On a full disk another file may need the place. Once a rename was tried, though, a missing
+        # temporary file says that the importer has it.
+        if not upload.rename_tried:
+            with suppress(ServerRefused):
+                await session.remove(temporary_name(upload.name))
+        raise
 
 
 # --- what an upload does with a login ---------------------------------------------------------

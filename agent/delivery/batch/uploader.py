@@ -115,7 +115,7 @@ class Uploader:
         for name, pacing in self._kept_back.items():
             if pacing.problem is not None:
                 return (
-                    f"{pacing.problem} The file {name} waits for that, and other files go. Take it "
+                    f"{pacing.problem} The file {name} waits for that, no other does. Take it "
                     f"back with “till-agent batches withdraw {name}”: then its changes go by the "
                     "API."
                 )
@@ -262,8 +262,9 @@ class Uploader:
 
     async def _send(self, uploads: Sequence[Upload]) -> None:
         """Send files over one connection, as long as nobody waits for something else."""
-        left = {upload.name for upload in uploads}
+        concerned = {upload.name for upload in uploads}  # by what goes wrong, if it does now
         begun: list[str] = []
+        went_up: set[str] = set()
         may_poll = bool(await self._in_state("uploaded"))
 
         def goes_on(name: str) -> bool:
@@ -271,11 +272,15 @@ class Uploader:
             if begun and (polls or self._people_waiting):
                 return False
             begun.append(name)
+            concerned.clear()
+            concerned.add(name)
             return True
 
         async def note_uploaded(name: str) -> None:
             nonlocal may_poll
-            left.discard(name)
+            concerned.discard(name)
+            went_up.add(name)
+            self._kept_back.pop(name, None)
             await self._note_uploaded(name)
             if not may_poll:
                 self._polling.rest(self._config.sftp.poll_s)
@@ -288,9 +293,9 @@ class Uploader:
             for name, error in kept_back.items():
                 await self._keep_back(name, error)
 
-        note = partial(batches.note_trouble, names=left)
+        note = partial(batches.note_trouble, names=concerned)
         await self._guarded(self._shipping, ship, note)
-        if len(left) < len(uploads):
+        if went_up:
             self._polling.hurry()
 
     def _may_go(self, batch: Batch) -> bool:
