@@ -81,6 +81,60 @@ async def test_a_line_that_breaks_is_noted_with_the_file_that_it_broke(
     assert [batch.error is None for batch in found] == [True, False, True]
 
 
+async def test_a_fault_of_the_agent_itself_is_noted_with_the_file_and_holds_up_no_other(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    names = [(await till.file())[0] for _ in range(2)]
+
+    def fail(name: str) -> None:
+        if names[0] in name:
+            raise ZeroDivisionError
+
+    server.on_sending = fail
+    await till.upload_turn()
+    before = server.logins
+
+    await till.upload_turns(for_s=HOUR_S)
+
+    found = await till.batches()
+    assert [batch.state for batch in found] == ["written", "uploaded"]
+    assert "ZeroDivisionError" in (found[0].error or "")
+    assert [problem.count("ZeroDivisionError") for problem in till.uploader.problems] == [1]
+    assert server.logins - before <= 36  # slower and slower, and the polls
+
+
+async def test_a_fault_before_any_file_is_noted_and_not_repeated_at_once(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    await till.file()
+    server.refuses_login = ZeroDivisionError()
+
+    await till.upload_turns(for_s=HOUR_S)
+
+    (batch,) = await till.batches()
+    assert 5 <= batch.attempts <= 16
+    assert "ZeroDivisionError" in (batch.error or "")
+
+
+async def test_a_file_that_cannot_be_made_again_for_an_unknown_cause_holds_up_no_other(
+    till: UploadingTill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoilt, _ = await till.file()
+    await till.file()
+    till.spool.path(spoilt).unlink()
+
+    async def fail(_batch: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(till.sealer, "write_file", fail)
+
+    await till.upload_turn()
+
+    found = await till.batches()
+    assert [batch.state for batch in found] == ["written", "uploaded"]
+    assert "ZeroDivisionError" in (found[0].error or "")
+
+
 # --- each at its own pace -------------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ class FolderServer:
         self.root = root
         self.folder.mkdir(parents=True)
         self.logins = 0
-        self.refuses_login: AgentError | None = None
+        self.refuses_login: Exception | None = None
         # "open", "stat", "rename", "remove" → names for which that is refused, "" for all of them.
         self.refuses: dict[str, str] = {}
         self.on_sending: Callable[[str], None] = lambda _: None  # gets the name of what comes
@@ -45,6 +45,11 @@ class FolderServer:
     @property
     def files(self) -> list[str]:
         return sorted(place.name for place in self.folder.iterdir())
+
+    def login(self) -> None:
+        self.logins += 1
+        if self.refuses_login is not None:
+            raise self.refuses_login
 
     def session(self, account: Account) -> sftp._Session:
         return _FolderSession(account, self)
@@ -62,9 +67,7 @@ class _FolderSession(sftp._Session):
         self._client: Any = _Files(server)
 
     async def open(self) -> None:
-        self._server.logins += 1
-        if self._server.refuses_login is not None:
-            raise self._server.refuses_login
+        self._server.login()
         await self.run("looking for the folder", self._find_folder)
 
     async def close(self) -> None:

@@ -27,11 +27,11 @@ from agent.delivery.batch.sftp import (
     withdrawn_name,
 )
 from agent.delivery.batch.spool import Spool, SpoolProblem
-from agent.delivery.batch.stylesheet import StylesheetProblem
 from agent.delivery.halts import RouteGate
 from agent.delivery.link import Link
 from agent.delivery.ring import until_rung
 from agent.errors import (
+    AgentError,
     Conflict,
     HostKeyChanged,
     JournalError,
@@ -48,6 +48,22 @@ _PATIENCE_S = 20.0  # of a person, until nothing else is done with the files
 _UNCHANGED = "The file and its changes stay as they are; try again later."
 
 Result = TypeVar("Result")
+
+
+class Unforeseen(RouteError):
+    """A fault of the agent itself, or of a library; the file and its changes stay as they are."""
+
+    code = "Unforeseen"
+
+
+def _unforeseen(error: Exception) -> Unforeseen:
+    """Log what nobody has foreseen, and give it as what it means for the file."""
+    kind = type(error).__name__
+    events.log().error("loop_bug", where="uploader", error=kind, exception=error)
+    return Unforeseen(
+        f"Something went wrong that the agent does not know ({kind}). It is tried again, slowly; "
+        "send what “till-agent support” makes to whoever supports the agent."
+    )
 
 
 class Uploader:
@@ -207,19 +223,27 @@ class Uploader:
         """Do something at the server; what goes wrong becomes a halt or a later try.
 
         `note` is the unit of work that keeps an `error` with the batches. Gives whether it worked.
+        Raises JournalError.
         """
         try:
             await self._heard(work)
         except RouteError as error:
-            events.log().warning("upload_failed", code=error.code, error=error.message)
-            # Where the line is up and the answer is no, a person must see to it.
-            is_no = isinstance(error, ServerRefused | SpoolProblem)
-            pacing.failed(error.message if is_no else None)
-            if note is not None:
-                await self._journal.write(partial(note, error=error.message))
-            return False
-        pacing.succeeded()
-        return True
+            trouble = error
+        except JournalError:
+            pacing.failed(None)
+            raise
+        except Exception as bug:
+            trouble = _unforeseen(bug)
+        else:
+            pacing.succeeded()
+            return True
+        events.log().warning("upload_failed", code=trouble.code, error=trouble.message)
+        # Where the line is up and the answer is no, a person must see to it.
+        is_no = isinstance(trouble, ServerRefused | SpoolProblem | Unforeseen)
+        pacing.failed(trouble.message if is_no else None)
+        if note is not None:
+            await self._journal.write(partial(note, error=trouble.message))
+        return False
 
     async def _heard(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do something at the server and note what that says of line and login.
@@ -252,11 +276,14 @@ class Uploader:
         for batch in filter(self._may_go, written):
             try:
                 uploads.append(self._upload_of(await self._whole(batch)))
-            except (SpoolProblem, StylesheetProblem) as error:
+            except JournalError:
+                raise
+            except Exception as raised:
+                trouble = raised if isinstance(raised, RouteError) else _unforeseen(raised)
                 if batch.full_size:
                     uploads.append(self._upload_of(batch))  # the server may have it already
                 else:
-                    await self._keep_back(batch.name, error)
+                    await self._keep_back(batch.name, trouble)
         if uploads:
             await self._send(uploads)
 
@@ -287,9 +314,16 @@ class Uploader:
                 may_poll = True
 
         async def ship() -> None:
-            kept_back = await self._server.ship(
-                uploads, note_uploaded, self._note_full_size, goes_on
-            )
+            try:
+                kept_back = await self._server.ship(
+                    uploads, note_uploaded, self._note_full_size, goes_on
+                )
+            except AgentError:
+                raise
+            except Exception as bug:
+                if not begun:
+                    raise
+                kept_back = {begun[-1]: _unforeseen(bug)}
             for name, error in kept_back.items():
                 await self._keep_back(name, error)
 
