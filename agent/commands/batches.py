@@ -44,6 +44,12 @@ def add_batches(commands: Any) -> None:
             verbs, name, text, act, about=about, example=f"till-agent batches {name} {_NAME}"
         )
         verb.add_argument("name", help="the file's name")
+        if name == "withdraw":
+            verb.add_argument(
+                "--removed",
+                action="store_true",
+                help="you have removed it by hand from the server or folder of former settings",
+            )
 
 
 def _batches_list(options: argparse.Namespace) -> int:
@@ -104,8 +110,9 @@ def _batches_seal(options: argparse.Namespace) -> int:
 
 
 def _withdraw(options: argparse.Namespace) -> int:
+    path = f"/agent/v1/batches/{quoted(options.name)}/withdraw"
     batch = RunningAgent(options).ask(
-        "POST", f"/agent/v1/batches/{quoted(options.name)}/withdraw", timeout_s=_WITHDRAWING_S
+        "POST", path + ("?file=removed" if options.removed else ""), timeout_s=_WITHDRAWING_S
     )
     if options.json:
         print_json(batch)

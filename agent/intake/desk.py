@@ -43,11 +43,11 @@ class Desk:
         *,
         seal: Callable[[], Awaitable[int]],
         drain: Callable[[], Awaitable[Mapping[str, Any]]],
-        withdraw: Callable[[str], Awaitable[batches.Batch]],
+        withdraw: Callable[..., Awaitable[batches.Batch]],
         place_of: Callable[[batches.Batch], str],
         routes: Mapping[str, RouteSwitch],
     ) -> None:
-        """`withdraw` and `place_of` take a batch's name and a batch; the place is for people."""
+        """`withdraw` takes a batch's name and `removed`, `place_of` a batch; it is for people."""
 
         self._journal = journal
         self._clock = clock
@@ -240,10 +240,15 @@ class Desk:
     async def withdraw_batch(self, request: web.Request) -> web.Response:
         """`POST batches/{name}/withdraw`: take a file back; its changes wait again.
 
-        Answers the batch. 409 where Engage has taken it already, 503 where the server cannot be
-        asked: nothing was changed then.
+        `?file=removed`: a person has removed it from the place of former settings. Answers the
+        batch. 409 where Engage has taken it already, 503 where the server cannot be asked: nothing
+        was changed then.
         """
-        return _answer(self._batch_body(await self.withdraw(request.match_info["name"])))
+        wish = request.query.get("file", "")
+        if wish not in ("", "removed"):
+            raise MalformedRequest("`file` can only be removed. Nothing was changed.")
+        name = request.match_info["name"]
+        return _answer(self._batch_body(await self._withdraw(name, removed=wish == "removed")))
 
     async def retry_batch(self, request: web.Request) -> web.Response:
         """`POST batches/{name}/retry`: send all of it again that its import left out.

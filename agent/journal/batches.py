@@ -42,6 +42,7 @@ class Batch:
     skipped_at: str | None  # when it was found that the import brought in next to nothing of it
     accepted: int  # contacts that the first look found just as they were sent
     calls: str | None  # its bulk calls that may have been queued, as bulk_calls.py keeps them
+    place: str | None  # where on which SFTP server its file was put, as sftp.py says it
 
     @property
     def by_bulk(self) -> bool:
@@ -64,7 +65,7 @@ class Batch:
 
 _SELECT = """SELECT number, name, with_id, contacts, sha256, bytes, attempts, full_size, error,
   receipt, sealed_at, uploaded_at, imported_at, settled_at, withdrawn_at, skipped_at, accepted,
-  calls,
+  calls, place,
   CASE WHEN withdrawn_at IS NOT NULL THEN 'withdrawn'
        WHEN state = 'settled' AND skipped_at IS NOT NULL THEN 'skipped' ELSE state END AS state
   FROM batches"""
@@ -425,9 +426,9 @@ def note_written(db: Connection, number: int) -> None:
     )
 
 
-def note_full_size(db: Connection, name: str) -> None:
-    """The server holds the whole file under its temporary name; the rename comes next."""
-    db.execute("UPDATE batches SET full_size = 1 WHERE name = ?", (name,))
+def note_full_size(db: Connection, name: str, place: str | None = None) -> None:
+    """The server holds the whole file under its temporary name there; the rename comes next."""
+    db.execute("UPDATE batches SET full_size = 1, place = ? WHERE name = ?", (place, name))
 
 
 def note_trouble(db: Connection, names: Collection[str], error: str) -> None:
@@ -451,15 +452,17 @@ def note_poll(db: Connection, names: Collection[str], error: str | None) -> None
 _MOVE_ALL = "UPDATE changes SET state = ? WHERE batch = ? AND state = ?"
 
 
-def note_uploaded(db: Connection, name: str, now: str, receipt: str | None = None) -> None:
-    """The server holds the file under its final name, or Engage has queued the bulk calls."""
+def note_uploaded(
+    db: Connection, name: str, now: str, receipt: str | None = None, place: str | None = None
+) -> None:
+    """The server holds the file under its final name at a place, or Engage has queued the calls."""
     batch = get(db, name)
     if batch.state != "written":
         return
     db.execute(
         """UPDATE batches SET state = 'uploaded', attempts = attempts + 1, error = NULL,
-             uploaded_at = ?, receipt = ? WHERE number = ?""",
-        (now, receipt, batch.number),
+             uploaded_at = ?, receipt = ?, place = ? WHERE number = ?""",
+        (now, receipt, place, batch.number),
     )
     db.execute(_MOVE_ALL, (State.UPLOADED, batch.number, State.BATCHED))
 
@@ -708,9 +711,12 @@ def withdraw(db: Connection, name: str, *, now: str, rest: Rest, leftover: bool)
     return get(db, name)
 
 
-def leftovers(db: Connection) -> tuple[str, ...]:
-    """Give the names of withdrawn files of which something may still lie on the server."""
-    rows = db.execute("SELECT name FROM batches WHERE leftover = 1 ORDER BY number")
+def leftovers(db: Connection, place: str) -> tuple[str, ...]:
+    """Give the names of withdrawn files of which something may still lie at a place."""
+    rows = db.execute(
+        "SELECT name FROM batches WHERE leftover = 1 AND coalesce(place, ?1) = ?1 ORDER BY number",
+        (place,),
+    )
     return tuple(row["name"] for row in rows)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from uploading import POLL_S, FolderServer, UploadingTill
 
-from agent.errors import AgentError, HostKeyChanged, NotAuthorised, Unreachable
+from agent.change import State
+from agent.errors import AgentError, HostKeyChanged, NotAuthorised, NotWithdrawn, Unreachable
 
 HOUR_S = 3600.0
 
@@ -29,6 +31,100 @@ async def till(
 
 async def states(till: UploadingTill) -> list[str]:
     return [batch.state for batch in await till.batches()]
+
+
+# --- settings that name another place -------------------------------------------------------------
+
+OTHER_PLACES: list[dict[str, Any]] = [
+    {"directory": "/elsewhere"},
+    {"host": "localhost"},
+    {"port": 2},
+    {"username": "staging"},
+]
+
+
+@pytest.mark.parametrize("change", OTHER_PLACES)
+async def test_a_file_is_not_taken_for_imported_where_it_was_never_put(
+    tmp_path: Path, server: FolderServer, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    async with UploadingTill(tmp_path / "till", server, monkeypatch) as till:
+        name, _ = await till.file()
+        await till.upload_turn()
+        await till.file()
+    (server.folder / name).rename(server.root / "not here")
+
+    async with UploadingTill(tmp_path / "till", server, monkeypatch, **change) as till:
+        await till.upload_turns(for_s=HOUR_S)
+        changed, said = await states(till), till.uploader.problems
+        with pytest.raises(NotWithdrawn, match="settings name another place"):
+            await till.uploader.withdraw(name)
+
+    async with UploadingTill(tmp_path / "till", server, monkeypatch) as till:
+        await till.upload_turn()
+        put_back = await till.batches()
+
+    assert changed == ["uploaded", "uploaded"]
+    assert ["127.0.0.1:1:/import" in text and name in text for text in said] == [True]
+    assert put_back[0].state == "imported"
+
+
+async def test_a_file_that_a_person_removed_from_a_former_place_is_given_up(
+    tmp_path: Path, server: FolderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with UploadingTill(tmp_path / "till", server, monkeypatch) as till:
+        name, change = await till.file()
+        await till.upload_turn()
+    (server.folder / name).unlink()
+
+    elsewhere = UploadingTill(tmp_path / "till", server, monkeypatch, directory="/elsewhere")
+    async with elsewhere as till:
+        await till.upload_turn()
+        withdrawn = await till.uploader.withdraw(name, removed=True)
+        await till.upload_turn()
+
+        assert withdrawn.state == "withdrawn"
+        assert await till.states(change) == [State.WAITING]
+        assert till.uploader.problems == ()
+
+
+async def test_the_server_is_asked_whatever_a_person_says_where_the_settings_lead_to_the_file(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    name, _ = await till.file()
+    await till.upload_turn()
+
+    await till.uploader.withdraw(name, removed=True)
+
+    assert server.files == []
+
+
+async def test_a_rename_that_was_tried_elsewhere_is_not_settled_here(
+    tmp_path: Path, server: FolderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.refuses["rename"] = ""
+    async with UploadingTill(tmp_path / "till", server, monkeypatch) as till:
+        await till.file()
+        await till.upload_turn()
+    server.refuses.clear()
+
+    elsewhere = UploadingTill(tmp_path / "till", server, monkeypatch, directory="/elsewhere")
+    async with elsewhere as till:
+        await till.upload_turns(for_s=HOUR_S)
+
+        assert await states(till) == ["written"]  # and not uploaded, as if the importer had it
+
+
+async def test_a_file_of_a_version_that_noted_no_place_is_looked_for_here(
+    till: UploadingTill, server: FolderServer
+) -> None:
+    name, _ = await till.file()
+    await till.upload_turn()
+    await till.book.journal.write(lambda db: db.execute("UPDATE batches SET place = NULL"))
+    (server.folder / name).unlink()
+
+    await till.upload_turns(for_s=HOUR_S)
+
+    assert await states(till) == ["imported"]
 
 
 # --- one file that is refused ---------------------------------------------------------------------

@@ -18,11 +18,12 @@ from agent.clock import SystemClock
 from agent.contact import Contact
 from agent.delivery.batch import bulk
 from agent.delivery.batch.host_keys import HostKey
+from agent.delivery.batch.pacing import Pacing
 from agent.delivery.batch.sftp_login import _host_key_words
 from agent.delivery.batch.sftp_words import MEANINGS
 from agent.delivery.batch.spool import Spool, SpoolProblem
 from agent.delivery.batch.stylesheet import Stylesheet, StylesheetProblem
-from agent.delivery.batch.uploader import Uploader
+from agent.delivery.batch.uploader import Uploader, _about_elsewhere, _unforeseen
 from agent.delivery.engage.answers import Answer, failure
 from agent.delivery.engage.strangeness import Strangeness
 from agent.delivery.engage.tls import PeerCertificate
@@ -109,8 +110,11 @@ def stalled() -> str:
 
 def stranded() -> str:
     uploader = object.__new__(Uploader)
-    uploader._refused, uploader._kept_back, uploader._stranded = None, {}, ["a_contacts.xml"]
-    return str(uploader.problem)
+    idle = Pacing(SystemClock(), [1.0])
+    uploader._shipping = uploader._polling = uploader._cleaning = idle
+    uploader._kept_back, uploader._stranded, uploader._elsewhere = {}, ["a_contacts.xml"], []
+    (problem,) = uploader.problems
+    return problem
 
 
 def bulk_that_does_not_get_on() -> str:
@@ -159,6 +163,8 @@ def situations(folder: Path) -> list[dict[str, Any]]:
         {"skipped_files": (SkippedFile("a_contacts.xml", 312, 0, 320),)},
         {"problems": (stranded(),)},
         {"problems": (bulk_that_does_not_get_on(),)},
+        {"problems": (_about_elsewhere("a_contacts.xml", "till@ftp.voyado.com:22:/import"),)},
+        {"problems": (_unforeseen(ValueError()).message,)},
         {"storage": FULL},
         {"storage": BROKEN},
         {"storage": UNREADABLE, "counts": None, "unsent": None, "delivered": None},

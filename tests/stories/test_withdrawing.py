@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -165,6 +166,34 @@ async def test_a_file_that_nobody_knows_is_told(start: Start, what: str) -> None
     status, body, _ = await world.pos.call("POST", f"/agent/v1/batches/none.xml/{what}")
 
     assert (status, body["errorCode"]) == (404, "NotFound")
+
+
+async def test_a_file_of_former_settings_is_given_up_only_once_it_is_said_to_be_removed(
+    start: Start,
+) -> None:
+    world = await start()
+    contact_id = world.sandbox.seed(email=VERA, city="Malmö")
+    name = await file_with(world, lambda: world.pos.update(contact_id, city="Lund"))
+    await world.stop()
+    (world.sandbox.sftp_root / "elsewhere").mkdir()
+    settings = world.till.config_path.read_text("utf-8")
+    here = json.dumps(world.sandbox.import_directory)
+    assert here in settings
+    world.till.config_path.write_text(settings.replace(here, '"/elsewhere"'), "utf-8")
+    world.sandbox.clear_faults()
+    await world.start()
+    newer = await world.pos.update(contact_id, city="Ystad")
+
+    refused = await withdraw(world, name)
+    unclear, _, _ = await world.pos.call("POST", f"/agent/v1/batches/{name}/withdraw?file=gone")
+    where = (await batch(world, name))["where"]
+    (world.sandbox.import_path / name).unlink()
+    status, _, _ = await world.pos.call("POST", f"/agent/v1/batches/{name}/withdraw?file=removed")
+
+    assert (refused[0], refused[1]["errorCode"], unclear, status) == (503, "NotWithdrawn", 400, 200)
+    assert where.endswith(f"{world.sandbox.import_directory}/{name}")
+    await world.pos.until(newer, "delivered")
+    assert world.attributes()["city"] == "Ystad"
 
 
 async def test_withdrawing_again_changes_nothing(start: Start) -> None:

@@ -31,7 +31,8 @@ class FolderServer:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.folder.mkdir(parents=True)
+        for name in ("import", "elsewhere"):
+            (root / name).mkdir(parents=True)
         self.logins = 0
         self.refuses_login: Exception | None = None
         # "open", "stat", "rename", "remove" → names for which that is refused, "" for all of them.
@@ -120,27 +121,31 @@ class UploadingTill(SealingTill):
         folder: Path,
         server: FolderServer,
         patch: pytest.MonkeyPatch,
-        directory: str = "/import",
+        **account: Any,
     ) -> None:
-        self._directory = directory
+        """`account`: other settings of [sftp] than before."""
+        self._sftp = {"poll_s": POLL_S, "host": "127.0.0.1", "port": 1, "username": "till"}
+        self._sftp |= {"directory": "/import", **account}
         self.server = server
         patch.setattr(sftp, "_Session", server.session)
+        self.folder = folder
+        self._lay({})
         super().__init__(folder)
-        account = self.config.sftp
-        assert account.known_hosts_file is not None
+        sftp_settings = self.config.sftp
+        assert sftp_settings.known_hosts_file is not None
         self.gate = RouteGate(Route.FILE, self.clock, probe_s=POLL_S)
         self.uploader = Uploader(
             self.config,
             self.book.journal,
             sftp.SftpServer(
-                host=account.host,
-                port=account.port,
-                username=account.username,
-                directory=account.directory,
+                host=sftp_settings.host,
+                port=sftp_settings.port,
+                username=sftp_settings.username,
+                directory=sftp_settings.directory,
                 timeout_s=1.0,
                 password=lambda: "none",
                 private_key_file=None,
-                known_hosts_file=account.known_hosts_file,
+                known_hosts_file=sftp_settings.known_hosts_file,
             ),
             self.sealer,
             self.spool,
@@ -149,17 +154,18 @@ class UploadingTill(SealingTill):
         )
 
     def _lay(self, fallback: Mapping[str, Any]) -> None:
+        (self.folder / "tokens").unlink(missing_ok=True)
         write_till(
             self.folder,
             engage_url="http://127.0.0.1:1",
             api_key="none",
-            sftp_host="127.0.0.1",
-            sftp_port=1,
-            sftp_username="till",
+            sftp_host="",
+            sftp_port=0,
+            sftp_username="",
             sftp_password="none",
-            sftp_directory=self._directory,
+            sftp_directory="",
             host_key_line="127.0.0.1 ssh-ed25519 none",
-            settings={"sftp": {"poll_s": POLL_S}, "retry": {"waits_s": WAITS_S}},
+            settings={"sftp": self._sftp, "retry": {"waits_s": WAITS_S}},
         )
 
     async def file(self) -> tuple[str, Change]:

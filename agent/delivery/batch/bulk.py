@@ -132,11 +132,11 @@ class BulkUploader:
             "its customers' changes wait for it."
         )
 
-    async def withdraw(self, name: str) -> Batch:
+    async def withdraw(self, name: str, *, removed: bool = False) -> Batch:
         """Take a batch back because a person asks, as long as none of it can be in Engage's queue.
 
         Raises NotFound, Conflict where it was imported, NotWithdrawn where it may be queued or lie
-        on the SFTP server. Safe to repeat.
+        on the SFTP server. Safe to repeat. `removed` is about files there, and means nothing here.
         """
         async with self._between_calls():
             batch = await self._journal.read(partial(batches.get, name=name))

@@ -9,6 +9,7 @@ import os
 import posixpath
 
 from agent.config import Config
+from agent.delivery.batch.sftp import place_of
 from agent.delivery.batch.spool import Spool
 from agent.journal.batches import Batch
 
@@ -38,7 +39,11 @@ class Places:
         return path if os.path.isfile(path) else "journal"
 
     def _on_the_server(self, batch: Batch) -> str:
+        sftp = self._sftp
+        here = place_of(sftp.host, sftp.port, sftp.username, sftp.directory)
+        if batch.place not in (None, here):
+            return f"{batch.place}/{batch.name}"  # of settings that are gone
         if not self._sftp.host:
-            return "the SFTP server"  # of settings that are gone
+            return "the SFTP server"
         place = posixpath.join("/", self._sftp.directory, batch.name)
         return f"sftp://{self._sftp.host}:{self._sftp.port}{place}"

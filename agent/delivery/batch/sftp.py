@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import posixpath
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -80,7 +81,8 @@ class SftpServer:
     """The server of the settings. One connection at a time; secrets are read for each of them.
 
     `directory` is the import folder as the login sees it. With a private key the password is not
-    used. A secret that cannot be read is NotAuthorised, like a wrong one.
+    used. A secret that cannot be read is NotAuthorised, like a wrong one. `place` says all of that
+    where a file can lie, in one text.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class SftpServer:
             private_key_file=private_key_file,
             known_hosts_file=known_hosts_file,
         )
+        self.place = place_of(host, port, username, directory)
         self._alone = asyncio.Lock()
 
     async def ship(
@@ -236,6 +239,11 @@ class SftpServer:
             yield session
         finally:
             await session.close()
+
+
+def place_of(host: str, port: int, username: str, directory: str) -> str:
+    """Give login, server and folder as one text; another text is another place, for all we know."""
+    return f"{username}@{host.lower()}:{port}:{posixpath.normpath(directory or '.')}"
 
 
 def temporary_name(name: str) -> str:

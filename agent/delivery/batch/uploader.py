@@ -66,6 +66,15 @@ def _unforeseen(error: Exception) -> Unforeseen:
     )
 
 
+def _about_elsewhere(batch: str, place: str | None) -> str:
+    return (
+        f"{batch} went up to {place}, and the settings name another place now. Set "
+        "sftp.host, sftp.port, sftp.username and sftp.directory back until Engage has imported it; "
+        "its customers' changes wait for it. Or remove it there, and say so with "
+        f"“till-agent batches withdraw {batch} --removed”."
+    )
+
+
 class Uploader:
     """Takes written batches to the server, and polls until they are gone from it."""
 
@@ -94,6 +103,7 @@ class Uploader:
         self._polling = Pacing(clock, waits_s, least_s=poll_s)
         self._cleaning = Pacing(clock, waits_s, least_s=poll_s)
         self._stranded: list[str] = []  # batches of the other transport
+        self._elsewhere: list[Batch] = []  # those whose file was put to another place
         self._login_refused = False  # in this turn
         self._people_waiting = 0  # to take a file back
         self._working = asyncio.Lock()  # a person may take a file back while the loop is at work
@@ -125,6 +135,7 @@ class Uploader:
                 "sftp now. Set it to bulk again until that is settled; its customers' changes wait "
                 "for it."
             )
+        found += [_about_elsewhere(batch.name, batch.place) for batch in self._elsewhere[:1]]
         return tuple(dict.fromkeys(problem for problem in found if problem is not None))
 
     def _about_kept_back(self) -> str | None:
@@ -137,8 +148,11 @@ class Uploader:
                 )
         return None
 
-    async def withdraw(self, name: str) -> Batch:
+    async def withdraw(self, name: str, *, removed: bool = False) -> Batch:
         """Take a file back because a person asks: its changes wait again, and it is not imported.
+
+        `removed`: the person has removed it from the server and folder of former settings, which
+        the agent does not ask any more. Where the settings lead to it, the server is asked anyway.
 
         Also while the route is paused or halted. Raises NotFound, Conflict where Engage has taken
         it already, and NotWithdrawn where the server cannot be asked or does not do it: then the
@@ -152,10 +166,12 @@ class Uploader:
                         f"It was handed over by bulk calls, and what Engage has queued cannot be "
                         f"taken back. {_UNCHANGED}"
                     )
-                if batch.may_be_on_server:
+                if batch.may_be_on_server and self._is_here(batch):
                     await self._take_back(batch)
+                elif batch.may_be_on_server and not removed:
+                    raise NotWithdrawn(f"{_about_elsewhere(name, batch.place)} {_UNCHANGED}")
             withdrawn = await self._note_withdrawn(batch)
-            leftovers = await self._journal.read(batches.leftovers)
+            leftovers = await self._leftovers()
             if leftovers and self._gate.halt is None:  # or else the next probe does it
                 await self._guarded(self._cleaning, partial(self._clean, leftovers))
         return withdrawn
@@ -176,9 +192,9 @@ class Uploader:
             yield
 
     async def _turn(self) -> None:
+        await self._survey()
         if not (self._gate.is_open or self._gate.takes_probe()):
             return
-        self._stranded = []
         self._login_refused = False
         for work in (self._ship_what_is_due, self._poll_what_is_due, self._clean_what_is_due):
             await work()
@@ -200,17 +216,33 @@ class Uploader:
                 await self._journal.write(partial(note, error=None))
 
     async def _clean_what_is_due(self) -> None:
-        leftovers = await self._journal.read(batches.leftovers)
+        leftovers = await self._leftovers()
         if leftovers and self._is_due(self._cleaning):
             await self._guarded(self._cleaning, partial(self._clean, leftovers))
 
     def _is_due(self, pacing: Pacing) -> bool:
         return pacing.is_due or self._gate.halt is not None  # then this is the probe
 
+    async def _survey(self) -> None:
+        """See which open batches cannot be settled with these settings."""
+        read = partial(batches.in_state, states=("written", "uploaded"))
+        found = await self._journal.read(read)
+        self._stranded = [batch.name for batch in found if batch.by_bulk]
+        self._elsewhere = [batch for batch in found if not self._is_here(batch)]
+
+    def _is_here(self, batch: Batch) -> bool:
+        """Say whether its file is where these settings lead; before it is put anywhere, it is.
+
+        Older versions did not note the place; theirs is taken to be this one.
+        """
+        return batch.place in (None, self._server.place)
+
     async def _in_state(self, state: str) -> tuple[Batch, ...]:
         found = await self._journal.read(partial(batches.in_state, states=(state,)))
-        self._stranded += [batch.name for batch in found if batch.by_bulk]
-        return tuple(batch for batch in found if not batch.by_bulk)
+        return tuple(batch for batch in found if not batch.by_bulk and self._is_here(batch))
+
+    async def _leftovers(self) -> tuple[str, ...]:
+        return await self._journal.read(partial(batches.leftovers, place=self._server.place))
 
     # --- what the server says -----------------------------------------------------------------
 
@@ -370,11 +402,13 @@ class Uploader:
         return await self._journal.read(partial(batches.get, name=batch.name))
 
     async def _note_full_size(self, name: str) -> None:
-        await self._journal.write(partial(batches.note_full_size, name=name))
+        place = self._server.place
+        await self._journal.write(partial(batches.note_full_size, name=name, place=place))
 
     async def _note_uploaded(self, name: str) -> None:
         now = to_text(self._clock.now())
-        await self._journal.write(partial(batches.note_uploaded, name=name, now=now))
+        note = partial(batches.note_uploaded, name=name, now=now, place=self._server.place)
+        await self._journal.write(note)
         await self._sealer.remove_file(name)
         events.log().info("batch_uploaded", batch=name)
 
@@ -436,7 +470,7 @@ class Uploader:
                     # As if they were asked for now; or a line that is down seals them at once.
                     sealed_from=due + self._config.fallback.seal_after_s,
                 ),
-                leftover=was_there or batch.attempts > 0,
+                leftover=self._is_here(batch) and (was_there or batch.attempts > 0),
             )
         )
         events.log().warning("batch_withdrawn", batch=batch.name, contacts=batch.contacts)
