@@ -12,10 +12,10 @@ import hashlib
 import posixpath
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from agent.delivery.batch.host_keys import HostKey, pinned_keys, trust
 from agent.delivery.batch.sftp_line import shown_keys
@@ -23,9 +23,6 @@ from agent.delivery.batch.sftp_login import Account, Login
 from agent.delivery.batch.sftp_words import ServerRefused
 from agent.delivery.batch.spool import SpoolProblem
 from agent.errors import AnswerLost, RouteError, Unreachable
-
-if TYPE_CHECKING:
-    from paramiko import SFTPFile
 
 __all__ = [
     "ChangedFile",
@@ -358,7 +355,7 @@ class _Session(Login):
             source = upload.path.open("rb")
         except OSError as error:
             raise SpoolProblem(f"The till cannot read {upload.path}: {error.strerror}.") from error
-        with source, self._writing(temporary) as target:
+        with source, self.writing(temporary) as target:
             # Each block is acknowledged before the next: paramiko's pipelined writes drop the
             # server's refusals, and a batch is small.
             for block in _sealed_blocks(source, upload):
@@ -374,12 +371,6 @@ class _Session(Login):
     def _name(self, upload: Upload) -> None:
         if not self._has_whole(upload):
             self._rename(temporary_name(upload.name), upload.name)
-
-    @contextmanager
-    def _writing(self, name: str) -> Iterator[SFTPFile]:
-        with self.files.open(self.place(name), "wb") as target:
-            yield target
-            self.close_file(target)
 
     def _rename(self, old: str, new: str) -> None:
         self._ask_to_rename(old, new)
@@ -409,7 +400,7 @@ class _Session(Login):
 
     def _try_writing(self, name: str) -> None:
         first, second = f"{name}.part", f"{name}.done"
-        with self._writing(first) as target:
+        with self.writing(first) as target:
             target.write(b"till-agent\n")
         try:
             self._rename(first, second)

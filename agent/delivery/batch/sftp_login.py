@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import posixpath
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -177,6 +178,13 @@ class Login(Line):
     def place(self, name: str) -> str:
         """Give where a file of the folder lies."""
         return posixpath.join(self._account.directory, name)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[paramiko.SFTPFile]:
+        """Open a file of the folder to write it from its start, and close it."""
+        with self.files.open(self.place(name), "wb") as file:
+            yield file
+            self.close_file(file)
 
     def close_file(self, file: paramiko.SFTPFile) -> None:
         """Close a file and hear the answer: some servers refuse what was written only then.
