@@ -63,7 +63,7 @@ async def test_engage_that_keeps_answering_in_another_form_is_named_until_it_doe
         return any("answers have changed" in need["what"] for need in needs)
 
     await eventually(told, "Engage's change is named")
-    assert (await world.pos.change(change_id))["state"] == "waiting"
+    await world.pos.until(change_id, "waiting")
     world.sandbox.clear_faults()
 
     await world.pos.call("POST", "/agent/v1/drain")
