@@ -85,6 +85,17 @@ def mobile_phone(value: str, region: str | None) -> str | None:
     return phonenumbers.format_number(found, phonenumbers.PhoneNumberFormat.E164)
 
 
+def phone_region(value: str) -> str | None:
+    """Give the region (ISO 3166) of a number's country code; None for one without such a code."""
+    if len(value) > _PHONE_MAX:
+        return None
+    try:
+        found = phonenumbers.parse(value)
+    except phonenumbers.NumberParseException:
+        return None
+    return phonenumbers.region_code_for_country_code(found.country_code or 0)
+
+
 def _plain_mobile(value: str, region: str | None) -> str | None:
     """Give a Swedish mobile number in E.164, or None if the library has to look at it."""
     if not _GROUPED.match(value):

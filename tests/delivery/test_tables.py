@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from patience import PATIENCE_S
 
 from agent.change import Change, Kind, Payload, Route, State
 from agent.contact import Contact, Key
-from agent.delivery.difference import differs
 from agent.delivery.engage import mapping
 from agent.delivery.engage.pace import Pace
 from agent.delivery.halts import RouteGate
@@ -358,55 +356,3 @@ def test_look_up_uses_the_newest_value_of_a_key() -> None:
     assert mapping.lookup_query(keys, first="email", custom_key="memberNumber") == {
         "email": "new@x.se"
     }
-
-
-# --- difference ---------------------------------------------------------------------------------
-
-
-def contact(**attributes: Any) -> dict[str, Any]:
-    return {
-        "id": "guid",
-        "attributes": attributes,
-        "preferences": {"AcceptsEmails": True, "AcceptsSms": False},
-        "consents": [{"id": "memberTerms", "value": True, "date": "2026-11-21"}],
-    }
-
-
-@pytest.mark.parametrize(
-    ("wanted", "has", "differing"),
-    [
-        ({"city": "Lund"}, {"city": "Lund"}, ()),
-        ({"city": "Lund"}, {"city": " lund "}, ()),  # how Engage stores text is its own affair
-        ({"city": "Lund"}, {"City": "Lund"}, ()),
-        ({"city": "Lund"}, {"city": "Ystad"}, ("city",)),
-        ({"city": "Lund"}, {}, ("city",)),
-        ({"email": "Vera@X.se"}, {"email": "vera@x.se"}, ()),
-        ({"mobilePhone": "+46701234567"}, {"mobilePhone": "+46 70-123 45 67"}, ()),
-        ({"mobilePhone": "+46701234567"}, {"mobilePhone": "+46707654321"}, ("mobilePhone",)),
-        ({"socialSecurityNumber": "19900101-1234"}, {"socialSecurityNumber": "9001011234"}, ()),
-        ({"zipCode": "111 22"}, {"zipCode": "11122"}, ()),
-        ({"birthDay": "1990-01-15"}, {"birthDay": "1990-01-15T00:00:00"}, ()),
-        ({"birthDay": "1990-01-15"}, {"birthDay": "1990-01-16"}, ("birthDay",)),
-        ({"newsletter": True}, {"newsletter": "True"}, ()),
-        ({"newsletter": True}, {"newsletter": False}, ("newsletter",)),
-        ({"shoeSize": 38}, {"shoeSize": "38"}, ()),
-        ({"contactType": "Member"}, {}, ()),  # compared nowhere: only an upgrade changes it
-        ({"preferences": {"acceptsEmail": True}}, {}, ()),
-        ({"preferences": {"acceptsSms": True}}, {}, ("preferences.acceptsSms",)),
-        ({"preferences": {"acceptsPostal": False}}, {}, ("preferences.acceptsPostal",)),
-        ({"consents": [{"id": "memberTerms", "value": True}]}, {}, ()),
-        ({"consents": [{"id": "memberTerms", "value": False}]}, {}, ("consents.memberTerms",)),
-        ({"consents": [{"id": "other", "value": True}]}, {}, ("consents.other",)),
-    ],
-)
-def test_difference_names_what_is_not_there_as_it_was_sent(
-    wanted: dict[str, Any], has: dict[str, Any], differing: tuple[str, ...]
-) -> None:
-    assert differs(wanted, contact(**has)) == differing
-
-
-@pytest.mark.parametrize("found", [{}, {"attributes": None, "preferences": [], "consents": {}}])
-def test_difference_survives_a_contact_of_another_shape(found: dict[str, Any]) -> None:
-    wanted = json.loads('{"city": "Lund", "preferences": {"acceptsSms": true}, "consents": []}')
-
-    assert differs(wanted, found) == ("city", "preferences.acceptsSms")

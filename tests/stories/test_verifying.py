@@ -77,6 +77,19 @@ async def test_what_the_import_and_a_mending_both_leave_out_is_rejected_naming_i
     assert world.writes(contact_id) == [{"city": "Lund"}]
 
 
+async def test_a_value_of_which_engage_has_the_end_only_is_sent_by_the_api(start: Start) -> None:
+    world = await start()
+    contact_id = world.sandbox.seed(email=VERA, zipCode="67")
+    change_id = await uploaded(world, lambda: world.pos.update(contact_id, zipCode="12367"))
+    world.sandbox.set_fault("skips_file")
+    await world.sandbox.import_now()
+
+    world.sandbox.clear_faults()
+
+    await world.pos.until(change_id, "confirmed")
+    assert world.attributes()["zipCode"] == "12367"
+
+
 async def test_a_file_that_lies_too_long_is_named_on_the_page(start: Start) -> None:
     world = await start(fallback={"import_grace_s": 0.2})
     change_id = await uploaded(world, lambda: world.pos.create(city="Lund"))

@@ -123,7 +123,7 @@ class Verifier:
 
     async def _compare(self, item: Unverified, contact_id: str, contact: dict[str, Any]) -> None:
         wanted = fold(item.entry.asked).attributes
-        names = differs(wanted, contact)
+        names = differs(wanted, contact, mended=item.patched)
         kind = contact_type_of(contact)
         if not names:
             beside = keys_told(contact, without=wanted.keys())
