@@ -45,6 +45,7 @@ class OpenBatch:
     error: str | None
     sealed_at: datetime
     uploaded_at: datetime | None
+    lies_s: float | None = None  # uploaded for so long, whatever the clock was set to; else None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from agent.journal import batches, changes, erasure, failures, figures, skipped
 from agent.journal.driver import Connection
 from agent.journal.journal import Journal
 from agent.status import day, troubles
+from agent.status.ages import UploadAges
 from agent.status.facts import (
     Facts,
     Line,
@@ -147,6 +148,7 @@ class Observer:
         self._clock_ahead_s = clock_ahead_s
         self._started_at = clock.now()
         self._started = clock.monotonic()
+        self._upload_ages = UploadAges()
         self._looking = asyncio.Lock()
         self._picture: Snapshot | None = None
         self._taken = 0.0  # monotonic
@@ -194,7 +196,7 @@ class Observer:
             delivered=_delivered(kept) if kept else None,
             oldest_waiting_s=_age_s(kept.totals.oldest_open_at, now) if kept else None,
             routes={route: _route(gate) for route, gate in self._gates.items()},
-            batches=tuple(_batch(batch) for batch in kept.batches) if kept else (),
+            batches=self._batches(kept.batches, now) if kept else (),
             import_grace_s=config.fallback.import_grace_s,
             storage=self._storage(write_problem, read_problem, now),
             problems=tuple(mask(problem) for problem in self._problems()),
@@ -210,6 +212,15 @@ class Observer:
             if kept
             else (),
         )
+
+    def _batches(self, found: Sequence[batches.Batch], now: datetime) -> tuple[OpenBatch, ...]:
+        uploaded = {
+            batch.name: datetime.fromisoformat(batch.uploaded_at)
+            for batch in found
+            if batch.state == "uploaded" and batch.uploaded_at is not None
+        }
+        ages = self._upload_ages.told(uploaded, now, self._clock.monotonic())
+        return tuple(_batch(batch, ages.get(batch.name)) for batch in found)
 
     # --- the journal ------------------------------------------------------------------------------
 
@@ -344,7 +355,7 @@ def _route(gate: Gate) -> RouteState:
     return RouteState(gate.state, _masked(gate.reason), gate.since, gate.asks)
 
 
-def _batch(batch: batches.Batch) -> OpenBatch:
+def _batch(batch: batches.Batch, lies_s: float | None) -> OpenBatch:
     return OpenBatch(
         name=batch.name,
         state=batch.state,
@@ -353,6 +364,7 @@ def _batch(batch: batches.Batch) -> OpenBatch:
         error=_masked(batch.error),
         sealed_at=datetime.fromisoformat(batch.sealed_at),
         uploaded_at=datetime.fromisoformat(batch.uploaded_at) if batch.uploaded_at else None,
+        lies_s=lies_s,
     )
 
 

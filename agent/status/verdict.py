@@ -147,9 +147,7 @@ def _rejected(facts: Facts, words: Words) -> Iterator[Need]:
 
 def is_overdue(facts: Facts, batch: OpenBatch) -> bool:
     """Say whether Engage has left an uploaded file lying for longer than it should."""
-    if batch.state != "uploaded" or batch.uploaded_at is None:
-        return False
-    return (facts.now - batch.uploaded_at).total_seconds() > facts.import_grace_s
+    return batch.lies_s is not None and batch.lies_s > facts.import_grace_s
 
 
 def _not_imported(facts: Facts, words: Words) -> Iterator[Need]:

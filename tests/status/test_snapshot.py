@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,50 @@ async def test_file_that_engage_leaves_lying_needs_a_person_after_the_grace(till
     till.clock.pass_by(1)
     (need,) = (await observer.look()).needs_person
     assert "not been taken in" in need.what
+    assert "one_contacts.xml" in need.what
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=1), timedelta(days=-1)])
+async def test_grace_of_a_file_does_not_follow_the_wall_clock(till: Till, jump: timedelta) -> None:
+    observer = till.observer()
+    await observer.look()
+    await till.seal("one_contacts.xml", await till.sign_up("anna@example.com"))
+    await till.upload("one_contacts.xml")
+
+    till.clock.wall += jump  # before the file was seen
+    till.clock.pass_by(1)
+    assert (await observer.look()).needs_person == ()
+    till.clock.wall += jump  # and again after it
+    till.clock.pass_by(till.config.fallback.import_grace_s - 1)
+    assert (await observer.look()).needs_person == ()
+    till.clock.pass_by(2)
+    (need,) = (await observer.look()).needs_person
+
+    assert "one_contacts.xml" in need.what
+
+
+async def test_grace_of_a_file_goes_on_over_a_restart(till: Till) -> None:
+    await till.seal("one_contacts.xml", await till.sign_up("anna@example.com"))
+    await till.upload("one_contacts.xml")
+    till.clock.pass_by(till.config.fallback.import_grace_s + 1)
+
+    (need,) = (await till.observer().look()).needs_person
+
+    assert "one_contacts.xml" in need.what
+
+
+async def test_file_uploaded_at_a_moment_yet_to_come_has_its_grace_from_the_start(
+    till: Till,
+) -> None:
+    await till.seal("one_contacts.xml", await till.sign_up("anna@example.com"))
+    await till.upload("one_contacts.xml")
+    till.clock.wall -= timedelta(days=400)
+    observer = till.observer()
+
+    assert (await observer.look()).needs_person == ()
+    till.clock.pass_by(till.config.fallback.import_grace_s + 1)
+    (need,) = (await observer.look()).needs_person
+
     assert "one_contacts.xml" in need.what
 
 

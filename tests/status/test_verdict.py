@@ -78,8 +78,13 @@ def facts(**changed: Any) -> Facts:
 
 
 def batch(state: str, uploaded_hours_ago: float | None = None) -> OpenBatch:
-    uploaded = None if uploaded_hours_ago is None else NOW - timedelta(hours=uploaded_hours_ago)
-    return OpenBatch("a_contacts.xml", state, 5, 1, None, NOW - timedelta(hours=9), uploaded)
+    sealed_at = NOW - timedelta(hours=9)
+    if uploaded_hours_ago is None:
+        return OpenBatch("a_contacts.xml", state, 5, 1, None, sealed_at, None)
+    age = timedelta(hours=uploaded_hours_ago)
+    return OpenBatch(
+        "a_contacts.xml", state, 5, 1, None, sealed_at, NOW - age, lies_s=age.total_seconds()
+    )
 
 
 REFUSED = {**ZERO, State.REJECTED: 3}
