@@ -156,7 +156,7 @@ def _not_imported(facts: Facts, words: Words) -> Iterator[Need]:
         names, more = ", ".join(overdue[:_NAMED]), len(overdue) - _NAMED
         if more > 0:
             names = words("need.and_more", names=names, n=f"{more:,}")
-        span = words.span(facts.import_grace_s)
+        span = words.limit(facts.import_grace_s)
         what = words.counted("need.not_imported", len(overdue), span=span, names=names)
         todo = words("need.not_imported_todo", file=overdue[0])
         shown = tuple(overdue[:_NAMED])

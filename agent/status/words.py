@@ -89,6 +89,13 @@ class Words:
             return self.counted("span.hours", int(seconds // _HOUR))
         return self.counted("span.days", int(seconds // _DAY))
 
+    def limit(self, seconds: float) -> str:
+        """Give a length of time that was exceeded, exactly where it is short: `20 seconds`."""
+        if seconds >= _MINUTE:
+            return self.span(seconds)
+        form = "one" if seconds == 1 else "many"
+        return self(f"span.seconds.{form}", n=f"{seconds:g}".replace(".", self._table["decimal"]))
+
     def brief(self, seconds: float) -> str:
         """Give a length of time where there is little room: `26 min`."""
         if seconds < _MINUTE:

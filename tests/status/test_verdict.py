@@ -19,6 +19,7 @@ from agent.status.facts import (
     Storage,
 )
 from agent.status.verdict import needs, verdict
+from agent.status.words import words_of
 
 NOW = datetime(2026, 11, 21, 13, 28, tzinfo=UTC)  # 14:28 in Stockholm
 ZERO = dict.fromkeys(State, 0)
@@ -357,3 +358,21 @@ def test_advice_for_the_pos_is_not_given_to_a_person() -> None:
 
     assert need.what == "The journal cannot be written."
     assert need.what_to_do == "Mend the disk. Tell whoever looks after this till."
+
+
+@pytest.mark.parametrize(
+    ("grace_s", "language", "said"),
+    [
+        (7200, "en", "has not been taken in by Engage for more than 2 hours: a_contacts.xml."),
+        (3, "en", "has not been taken in by Engage for more than 3 seconds: a_contacts.xml."),
+        (3, "sv", "har inte hämtats av Engage på mer än 3 sekunder: a_contacts.xml."),
+    ],
+)
+def test_file_left_lying_is_named_with_the_grace_in_words(
+    grace_s: float, language: str, said: str
+) -> None:
+    lying = facts(batches=(batch("uploaded", 3),), import_grace_s=grace_s)
+
+    (need,) = needs(lying, words_of(language))
+
+    assert need.what.endswith(said)

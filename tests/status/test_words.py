@@ -347,6 +347,21 @@ def test_span_is_rounded_down_to_its_fitting_unit(
 
 
 @pytest.mark.parametrize(
+    ("seconds", "english", "swedish"),
+    [
+        (0.5, "0.5 seconds", "0,5 sekunder"),
+        (1, "1 second", "1 sekund"),
+        (20, "20 seconds", "20 sekunder"),
+        (90, "1 minute", "1 minut"),
+        (7200, "2 hours", "2 timmar"),
+    ],
+)
+def test_limit_is_exact_where_it_is_short(seconds: float, english: str, swedish: str) -> None:
+    assert ENGLISH.limit(seconds) == english
+    assert SWEDISH.limit(seconds) == swedish
+
+
+@pytest.mark.parametrize(
     ("when", "english", "swedish"),
     [
         (NOW, "14:28", "14:28"),
