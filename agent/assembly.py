@@ -153,7 +153,13 @@ class Agent:
         self.tokens = Tokens(config.server.tokens_file)
         self.digests = Digests(digests.path_of(config.journal.path))
         self.exports = self._export_reader()
-        self.stall = StallDetector(self.journal, self.link, self.gates[Route.API], self.clock)
+        self.stall = StallDetector(
+            self.journal,
+            self.link,
+            self.gates[Route.API],
+            self.clock,
+            unanswered=lambda: self.verifier.unanswered,
+        )
         self.observer = self._observer()
         self.stream = Stream(self.observer)
         self.doctor = Doctor(config, self.clock, self.client)
@@ -324,6 +330,7 @@ class Agent:
             self.sealer.problem,
             *self._uploaders_problems(),
             self.stall.problem,
+            self.stall.look_up_problem,
             self.server.problem,
             self.exports.problem,
         )
@@ -439,6 +446,7 @@ class Agent:
     async def _drain(self) -> Mapping[str, Any]:
         """Try now what waits for its next try; gives the picture after that."""
         await self.journal.write(changes.forget_waits)
+        await self.verifier.hurry()
         for gate in self.gates.values():
             gate.hurry()
         self.uploader.hurry()

@@ -517,8 +517,11 @@ class Unverified:
 
     batch: Batch
     entry: Entry
+    seqs: tuple[int, ...]  # its changes that are to be settled, the oldest first
+    change_id: str | None  # of the oldest of them
     keys: tuple[Key, ...]
     misses: int
+    failures: int  # look-ups that Engage did not answer
     patched: bool
 
 
@@ -533,16 +536,30 @@ SELECT bc.position, bc.batch, bc.lane, bc.misses, bc.patched, b.name,
 
 def unverified(db: Connection, now: float, limit: int) -> tuple[Unverified, ...]:
     """Give contacts whose look-up is due. `now` is monotonic."""
-    return tuple(
-        Unverified(
-            batch=get(db, row["name"]),
-            entry=entries(db, row["batch"], row["position"], 1)[0],
-            # A key that waits behind the batch is not in Engage yet.
-            keys=contacts.keys(db, row["lane"], open_from=row["last_seq"] + 1),
-            misses=row["misses"],
-            patched=bool(row["patched"]),
-        )
-        for row in db.execute(_UNVERIFIED, (now, limit)).fetchall()
+    return tuple(_unverified(db, row) for row in db.execute(_UNVERIFIED, (now, limit)).fetchall())
+
+
+_TO_SETTLE = """
+SELECT seq, id FROM changes WHERE batch = ? AND lane = ? AND state = 'imported' ORDER BY seq"""
+# What a person took back, or an import skipped with its file, was no look-up.
+_FAILURES = """
+SELECT count(*) AS n FROM attempts WHERE change = ? AND route = 'file' AND outcome = 'deferred'
+   AND code NOT IN ('Withdrawn', 'FileSkipped')"""
+
+
+def _unverified(db: Connection, row: Any) -> Unverified:
+    found = db.execute(_TO_SETTLE, (row["batch"], row["lane"])).fetchall()
+    seqs = tuple(each["seq"] for each in found)
+    return Unverified(
+        batch=get(db, row["name"]),
+        entry=entries(db, row["batch"], row["position"], 1)[0],
+        seqs=seqs,
+        change_id=found[0]["id"] if found else None,
+        # A key that waits behind the batch is not in Engage yet.
+        keys=contacts.keys(db, row["lane"], open_from=row["last_seq"] + 1),
+        misses=row["misses"],
+        failures=db.execute(_FAILURES, seqs[:1]).fetchone()["n"] if seqs else 0,
+        patched=bool(row["patched"]),
     )
 
 
@@ -556,6 +573,26 @@ def look_again(
 ) -> None:
     """Put a contact's next look-up off, noting what this one brought."""
     db.execute(_LOOK_AGAIN, (due, missed, patched, item.batch.number, item.entry.position))
+
+
+def put_off(db: Connection, item: Unverified, *, due: float, attempt: changes.Attempt) -> None:
+    """Engage did not answer: note why with the contact's changes, and look it up again then."""
+    for seq in item.seqs:
+        changes.add_attempt(db, seq, attempt)
+    look_again(db, item, due=due)
+
+
+_LOOK_UP_NOW = """
+UPDATE batch_contacts SET due = 0 WHERE settled = 0 AND due > 0 AND misses = 0 AND patched = 0
+   AND batch IN (SELECT number FROM batches WHERE state <> 'settled' AND state = 'imported')"""
+
+
+def look_up_now(db: Connection) -> None:
+    """Wait no longer with contacts that Engage did not answer for.
+
+    Who was not found keeps the time of the second look-up: the first may have come too early.
+    """
+    db.execute(_LOOK_UP_NOW)
 
 
 _SETTLE = """

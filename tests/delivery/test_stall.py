@@ -75,6 +75,29 @@ async def test_stall_goes_away_by_itself(start: Start) -> None:
     await eventually(healed, "the page is content")
 
 
+async def test_import_that_cannot_be_looked_up_is_named_with_its_cause(start: Start) -> None:
+    world = await start(retry={"waits_s": [3600]})
+    async with world.pos.sealing():
+        change_id = await world.pos.create()
+    await world.pos.until(change_id, "uploaded", "imported")
+    world.sandbox.set_fault("status", status=500, path="/contacts/id")
+    await world.sandbox.import_now()
+
+    (need,) = await eventually(lambda: waits_named(world), "the page names it")
+    world.sandbox.clear_faults()
+    await world.pos.call("POST", "/agent/v1/drain")  # not in an hour
+
+    assert "could not be looked up" in need["what"]
+    assert "Engage failed (HTTP 500)" in need["what"]
+    assert change_id in need["whatToDo"]
+    await world.pos.until(change_id, "confirmed")
+
+    async def healed() -> bool:
+        return not await waits_named(world)
+
+    await eventually(healed, "the page is content")
+
+
 async def test_offline_line_is_no_stall(start: Start) -> None:
     world = await start(fallback={"seal_after_s": 3600})
     world.sandbox.down()

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from journal_helpers import GUID, GUID_2, Book, FakeClock
 
-from agent.change import Change, Fault, State
+from agent.change import Change, Fault, Route, State
 from agent.contact import Key
 from agent.journal import batches, changes, contacts, database
 from agent.journal import states as moves
 from agent.journal.batches import Batch, Entry, Lane, Member, Unverified
+from agent.journal.changes import Attempt
 
 NOW = "2026-11-21T11:00:00.000Z"
 NAME = "20261121110000_0042-1-000001_contacts.xml"
@@ -414,6 +415,43 @@ async def test_a_look_up_that_missed_is_repeated_at_its_time(book: Book, clock: 
     clock.pass_s(60)
     (item,) = await unverified(book)
     assert item.misses == 1
+
+
+async def test_a_look_up_that_failed_is_noted_counted_and_made_again_at_its_time(
+    book: Book, clock: FakeClock
+) -> None:
+    change = await book.create()
+    await seal(book, member(change))
+    await take_away(book)
+    (item,) = await unverified(book)
+    attempt = Attempt(Route.FILE, "deferred", NOW, NOW, code="EngageFailed", message="It fails.")
+    put_off = partial(batches.put_off, item=item, due=clock.monotonic() + 60, attempt=attempt)
+
+    await book.journal.write(put_off)
+
+    (noted,) = await book.journal.read(partial(changes.attempts, seq=change.seq))
+    assert (noted.outcome, noted.code, noted.message) == ("deferred", "EngageFailed", "It fails.")
+    assert await unverified(book) == ()
+    clock.pass_s(60)
+    (again,) = await unverified(book)
+    assert (item.failures, again.failures, again.misses) == (0, 1, 0)
+
+
+async def test_a_person_hurries_what_failed_and_not_the_second_look_for_who_was_missed(
+    book: Book, clock: FakeClock
+) -> None:
+    await seal(book, member(await book.create()), member(await book.create()))
+    await take_away(book)
+    failed, missed = await unverified(book)
+    later = clock.monotonic() + 60
+    for item, was_missed in ((failed, False), (missed, True)):
+        await book.journal.write(
+            partial(batches.look_again, item=item, due=later, missed=was_missed)
+        )
+
+    await book.journal.write(batches.look_up_now)
+
+    assert [item.entry.position for item in await unverified(book)] == [failed.entry.position]
 
 
 async def test_a_damaged_change_does_not_stop_the_others_from_being_verified(book: Book) -> None:

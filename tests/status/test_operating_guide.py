@@ -23,6 +23,7 @@ from agent.delivery.batch.sftp_login import _host_key_words
 from agent.delivery.batch.sftp_words import MEANINGS
 from agent.delivery.batch.spool import Spool, SpoolProblem
 from agent.delivery.batch.stylesheet import Stylesheet, StylesheetProblem
+from agent.delivery.batch.unanswered import Unanswered
 from agent.delivery.batch.uploader import Uploader, _about_elsewhere, _unforeseen
 from agent.delivery.engage.answers import Answer, failure
 from agent.delivery.engage.strangeness import Strangeness
@@ -108,6 +109,12 @@ def stalled() -> str:
     return detector._words(change, None)
 
 
+def not_looked_up() -> str:
+    stuck = Unanswered("c-1", SystemClock().monotonic() - 600, "Engage failed (HTTP 500).")
+    detector = StallDetector(None, None, None, SystemClock(), lambda: stuck)  # type: ignore[arg-type]
+    return str(detector._look_up_words())
+
+
 def stranded() -> str:
     uploader = object.__new__(Uploader)
     idle = Pacing(SystemClock(), [1.0])
@@ -175,6 +182,7 @@ def situations(folder: Path) -> list[dict[str, Any]]:
             )
         },
         {"problems": (stalled(),)},
+        {"problems": (not_looked_up(),)},
         {"problems": (spool_problem(folder),)},
         {"problems": (MEANINGS["status"].words.format(**said),)},
         {"problems": (MEANINGS["SFTPError"].words.format(**said),)},

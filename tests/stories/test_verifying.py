@@ -77,6 +77,80 @@ async def test_what_the_import_and_a_mending_both_leave_out_is_rejected_naming_i
     assert world.writes(contact_id) == [{"city": "Lund"}]
 
 
+async def imported(world: World, *emails: str) -> list[str]:
+    """Let sign-ups be imported while Engage answers no look-up; gives the changes' ids."""
+    async with world.pos.sealing():
+        ids = [await world.pos.create(email) for email in emails]
+    for change_id in ids:
+        await world.pos.until(change_id, "uploaded")
+    world.sandbox.set_fault("status", status=500, path="/contacts/id")
+    await world.sandbox.import_now()
+    return ids
+
+
+def look_ups(world: World) -> int:
+    return len(world.calls("GET", "/contacts/id"))
+
+
+async def test_a_look_up_that_engage_fails_is_kept_and_made_again_after_growing_waits(
+    start: Start,
+) -> None:
+    world = await start(retry={"waits_s": [0.05, 3600]})
+    (change_id,) = await imported(world, VERA)
+
+    change = await world.pos.tried(change_id, 2)
+    tries = look_ups(world)
+    await turns(world)
+
+    assert change["state"] == "imported"
+    assert [(each["outcome"], each["code"], each["status"]) for each in change["attempts"]] == [
+        ("deferred", "EngageFailed", 500)
+    ] * 2
+    assert (tries, look_ups(world)) == (2, 2)  # not before an hour is over
+    world.sandbox.clear_faults()
+    await world.pos.call("POST", "/agent/v1/drain")
+    await world.pos.until(change_id, "confirmed")
+
+
+async def test_an_engage_that_fails_for_all_is_not_asked_for_one_after_the_other(
+    start: Start,
+) -> None:
+    world = await start(retry={"waits_s": [3600]})
+    ids = await imported(world, *(f"{number}@example.test" for number in range(6)))
+
+    await eventually(lambda: look_ups(world) >= 3, "some are asked for")
+    await turns(world)
+    asked = look_ups(world)
+    await world.stop()
+    world.sandbox.clear_faults()
+    await world.start()
+
+    assert asked == 3
+    for change_id in ids:
+        await world.pos.until(change_id, "confirmed")  # at once, after a start
+
+
+async def turns(world: World, times: int = 3) -> None:
+    """Let the verifier look so often whether something is due."""
+    assert world.agent is not None
+    verifier, seen = world.agent.verifier, 0
+    turn = verifier._turn
+
+    async def counted() -> bool:
+        nonlocal seen
+        seen += 1
+        return await turn()
+
+    verifier._turn = counted  # type: ignore[method-assign]
+
+    def looked() -> bool:
+        verifier._imported.set()
+        return seen >= times
+
+    await eventually(looked, "it looked")
+    verifier._turn = turn  # type: ignore[method-assign]
+
+
 async def test_a_value_of_which_engage_has_the_end_only_is_sent_by_the_api(start: Start) -> None:
     world = await start()
     contact_id = world.sandbox.seed(email=VERA, zipCode="67")

@@ -9,6 +9,7 @@ that are handed in.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +21,23 @@ from agent.change import Fault, Route
 from agent.clock import Clock, to_text
 from agent.config import Config
 from agent.contact import Key, contact_type_of, keys_told
+from agent.delivery.batch.unanswered import Failures, Unanswered
 from agent.delivery.difference import differs
 from agent.delivery.folding import fold
 from agent.delivery.quoting import unquoted
+from agent.delivery.retry import next_wait
 from agent.delivery.ring import until_rung
-from agent.errors import ContactGone, JournalError, Refused, RouteError, SeveralMatch
+from agent.errors import (
+    ContactGone,
+    JournalError,
+    Refused,
+    RouteError,
+    SeveralMatch,
+    Throttled,
+)
 from agent.journal import batches, skipped
 from agent.journal.batches import Batch, Unverified
+from agent.journal.changes import Attempt
 from agent.journal.journal import Journal
 from agent.journal.skipped import MISSES_ENOUGH, Settled
 
@@ -65,11 +76,27 @@ class Verifier:
         self._imported = imported
         self._clock = clock
         self._on_attempt = on_attempt
+        self._failures = Failures(self._wait_s)
+
+    @property
+    def unanswered(self) -> Unanswered | None:
+        """Give the contact for which Engage has given no answer for the longest time."""
+        return self._failures.oldest
+
+    async def hurry(self) -> None:
+        """Look up at once for whom Engage gave no answer. Raises JournalErrors."""
+        await self._journal.write(batches.look_up_now)
+        self._failures.rest_no_more()
+        self._imported.set()
 
     async def run(self) -> None:
         """Verify until cancelled."""
+        began = False
         while True:
             try:
+                if not began:
+                    await self.hurry()  # so that what fails is known again after a start
+                    began = True
                 busy = self._engage.is_open() and await self._turn()
             except JournalError as error:
                 events.log().error("journal_trouble", where="verifier", error=error.message)
@@ -80,35 +107,74 @@ class Verifier:
 
     async def _turn(self) -> bool:
         now = self._clock.monotonic()
+        if self._failures.rests(now):
+            return False
         items = await self._journal.read(partial(batches.unverified, now=now, limit=_PAGE))
         for item in items:
-            if not self._engage.is_open():
+            if not self._engage.is_open() or self._failures.rests(self._clock.monotonic()):
                 return False
             await self._verify(item)
         return bool(items)
 
     async def _verify(self, item: Unverified) -> None:
+        place = (item.batch.number, item.entry.position)
         try:
-            contact_id = item.entry.contact_id or await self._engage.look_up(
-                item.keys, item.entry.contact_type
-            )
-            contact = await self._engage.fetch(contact_id) if contact_id else None
-        except ContactGone:
-            contact_id = contact = None
+            await self._look(item)
+        except RouteError as error:
+            now = self._clock.monotonic()
+            self._failures.failed(place, item.change_id or "", error.message, now)
+            await self._put_off(item, error)
+        else:
+            self._failures.answered(place)
+
+    async def _look(self, item: Unverified) -> None:
+        try:
+            contact = await self._find(item)
         except (Refused, SeveralMatch) as error:
             await self._settle(item, fault=_undecided(error, *_data(item)))
             return
-        except RouteError:
-            await self._look_again(item, self._config.retry.waits_s[0])
-            return
-        if contact_id is None or contact is None:
+        if contact is None:
             await self._missed(item)
         else:
-            await self._compare(item, contact_id, contact)
+            await self._compare(item, contact["id"], contact)
+
+    async def _find(self, item: Unverified) -> dict[str, Any] | None:
+        """Give the contact as Engage has it; None if it has none. Raises RouteErrors."""
+        with contextlib.suppress(ContactGone):
+            if item.entry.contact_id is not None:
+                return await self._engage.fetch(item.entry.contact_id)
+        with contextlib.suppress(ContactGone):
+            contact_id = await self._engage.look_up(item.keys, item.entry.contact_type)
+            return None if contact_id is None else await self._engage.fetch(contact_id)
+        return None
+
+    async def _put_off(self, item: Unverified, error: RouteError) -> None:
+        wish_s = error.retry_after_s if isinstance(error, Throttled) else None
+        wait_s = self._wait_s(item.failures + 1, retry_after_s=wish_s)
+        now = to_text(self._clock.now())
+        attempt = Attempt(
+            Route.FILE,
+            "deferred",
+            now,
+            now,
+            error.code,
+            error.status,
+            error.message,
+            error.request_id,
+        )
+        due = self._clock.monotonic() + wait_s
+        await self._journal.write(partial(batches.put_off, item=item, due=due, attempt=attempt))
+        self._on_attempt(Route.FILE, attempt.outcome)
+
+    def _wait_s(self, tries: int, *, retry_after_s: float | None = None) -> float:
+        waits_s = self._config.retry.waits_s
+        return next_wait(waits_s, tries, random.uniform, retry_after_s=retry_after_s)
 
     async def _missed(self, item: Unverified) -> None:
         if item.misses + 1 < MISSES_ENOUGH:
-            await self._look_again(item, self._config.sftp.poll_s, missed=True)
+            due = self._due(self._config.sftp.poll_s)
+            again = partial(batches.look_again, item=item, due=due, missed=True)
+            await self._journal.write(again)
             return
         settled = await self._journal.write(
             partial(
@@ -151,18 +217,12 @@ class Verifier:
             words = error.words or "Engage refused the attributes that the import left out."
             fault = Fault(error.code, words, error.status, error.fields, error.request_id)
             await self._settle(item, fault, contact_id, kind)
-        except RouteError:
-            await self._look_again(item, self._config.retry.waits_s[0])
         else:
             due, now = self._due(_AFTER_PATCH_S), to_text(self._clock.now())
             batch = await self._journal.write(
                 partial(skipped.note_mended, item=item, due=due, now=now)
             )
             self._tell_skipped(batch)
-
-    async def _look_again(self, item: Unverified, wait_s: float, *, missed: bool = False) -> None:
-        due = self._due(wait_s)
-        await self._journal.write(partial(batches.look_again, item=item, due=due, missed=missed))
 
     def _due(self, wait_s: float) -> float:
         return self._clock.monotonic() + wait_s * random.uniform(1.0, 1.2)  # noqa: S311
