@@ -598,9 +598,8 @@ def look_up_now(db: Connection) -> None:
 _SETTLE = """
 UPDATE changes SET state = ?, holds = ?, error = ?, settled_at = ?
  WHERE seq = ? AND state = 'imported'"""
-_IMPORTED_OF = """
-SELECT seq, kind, payload, payload_sha256 FROM changes
- WHERE batch = ? AND lane = ? AND state = 'imported' ORDER BY seq"""
+_IMPORTED = """
+SELECT seq, kind, payload, payload_sha256 FROM changes WHERE seq = ? AND state = 'imported'"""
 
 
 def settle(
@@ -619,9 +618,11 @@ def settle(
     `keys`: those that Engage's contact has beside what was sent. A change that the disk has damaged
     is rejected whatever was found: nobody can say what it asked for.
     """
-    number, lane = item.batch.number, item.entry.lane
+    number = item.batch.number
+    # While Engage was asked, a look-up of the POS may have joined the contact with another one.
+    lane = contacts.resolve(db, item.entry.lane).lane
     has_contact = contacts.get(db, lane).contact_id is not None
-    rows = db.execute(_IMPORTED_OF, (number, lane)).fetchall()
+    rows = [row for seq in item.seqs for row in db.execute(_IMPORTED, (seq,)).fetchall()]
     for row in rows:
         payload, kind = changes.payload_of(row), Kind(row["kind"])
         found = fault if payload else changes.DAMAGED

@@ -550,6 +550,23 @@ async def test_a_contact_that_turns_out_to_be_known_is_joined(book: Book) -> Non
     assert (await book.update(create.contact.ref)).contact.contact_id == GUID
 
 
+async def test_a_contact_that_is_joined_while_it_is_looked_up_is_confirmed(book: Book) -> None:
+    await book.deliver(await book.update(GUID))
+    create = await book.create()
+    await seal(book, member(create))
+    await take_away(book)
+    (item,) = await unverified(book)
+    learn = partial(
+        contacts.learn, lane=create.contact.lane, contact_id=GUID, contact_type="Member"
+    )
+
+    await book.journal.write(learn)  # a POS asked for this customer meanwhile
+    await settle(book, item)
+
+    assert await book.state(create) is State.CONFIRMED
+    assert (await book.deliver(await book.update(GUID))).head.contact.contact_id == GUID
+
+
 # --- sealed by an older agent ---------------------------------------------------------------------
 
 
