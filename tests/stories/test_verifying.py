@@ -151,6 +151,40 @@ async def turns(world: World, times: int = 3) -> None:
     verifier._turn = turn  # type: ignore[method-assign]
 
 
+async def test_a_key_that_another_contact_has_by_now_is_for_a_person_to_settle(
+    start: Start,
+) -> None:
+    world = await start()
+    contact_id = world.sandbox.seed(email=VERA)
+    change_id = await uploaded(
+        world, lambda: world.pos.update(contact_id, email="new@example.test")
+    )
+    world.sandbox.seed(email="new@example.test")
+    world.sandbox.set_fault("skips_file")
+    await world.sandbox.import_now()
+
+    world.sandbox.clear_faults()
+
+    change = await world.pos.until(change_id, "rejected")
+    assert change["error"]["code"] == "ApprovedContactWithKeyExists"
+
+
+async def test_a_customer_merged_into_another_contact_is_found_by_key(start: Start) -> None:
+    world = await start()
+    signed_up = await world.pos.create(city="Lund")
+    gone = (await world.pos.until(signed_up, "delivered"))["contactId"]
+    ref = await world.pos.ref_of(signed_up)
+    change_id = await uploaded(world, lambda: world.pos.update(ref, city="Ystad"))
+    world.sandbox.erase(gone)
+    merged = world.sandbox.seed(email=VERA, city="Lund")
+    await world.sandbox.import_now()
+
+    world.sandbox.clear_faults()
+
+    confirmed = await world.pos.until(change_id, "confirmed")
+    assert (confirmed["contactId"], world.attributes()["city"]) == (merged, "Ystad")
+
+
 async def test_a_value_of_which_engage_has_the_end_only_is_sent_by_the_api(start: Start) -> None:
     world = await start()
     contact_id = world.sandbox.seed(email=VERA, zipCode="67")

@@ -30,6 +30,7 @@ from agent.delivery.ring import until_rung
 from agent.errors import (
     ContactGone,
     JournalError,
+    KeyTaken,
     Refused,
     RouteError,
     SeveralMatch,
@@ -217,6 +218,11 @@ class Verifier:
             words = error.words or "Engage refused the attributes that the import left out."
             fault = Fault(error.code, words, error.status, error.fields, error.request_id)
             await self._settle(item, fault, contact_id, kind)
+        except KeyTaken as error:
+            fault = Fault(error.code, _TAKEN, error.status, request_id=error.request_id)
+            await self._settle(item, fault, contact_id, kind)
+        except SeveralMatch as error:
+            await self._settle(item, _undecided(error), contact_id, kind)
         else:
             due, now = self._due(_AFTER_PATCH_S), to_text(self._clock.now())
             batch = await self._journal.write(
@@ -272,6 +278,7 @@ class Verifier:
         self._journal.news.recorded.set()  # its changes wait again
 
 
+_TAKEN = "Another contact in Engage has this key already. Nothing was changed."
 _SKIPPED = Fault(
     "ImportSkipped",
     "Engage's import took the file but left this contact out. Check its data against what Engage "
