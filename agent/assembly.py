@@ -133,7 +133,11 @@ class Agent:
         self._places = Places(config, spool)
         self.sealer = Sealer(config, self.journal, spool, self.link, self.clock)
         asked = verify.Engage(
-            look_up=self._look_up, fetch=self._fetch, patch=self._patch, is_open=self._api_is_open
+            look_up=self._look_up,
+            fetch=self._fetch,
+            patch=self._patch,
+            make_member=self._make_member,
+            is_open=self._api_is_open,
         )
         self.uploader = self._uploader(spool) or self._bulk_uploader(asked)
         self.verifier = verify.Verifier(
@@ -293,6 +297,15 @@ class Agent:
     async def _patch(self, contact_id: str, body: dict[str, Any]) -> None:
         await self.client.call(
             "PATCH", f"/contacts/{contact_id}", answers.updated, body=body, person=False
+        )
+
+    async def _make_member(self, contact_id: str) -> None:
+        await self.client.call(
+            "POST",
+            f"/contacts/{contact_id}/updateContactType",
+            answers.updated,
+            query={"contactTypeId": "Member"},
+            person=False,
         )
 
     def _api_is_open(self) -> bool:

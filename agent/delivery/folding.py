@@ -20,6 +20,15 @@ def changes_key(payload: Payload, key_name: str) -> bool:
     return key_name in payload.attributes or key_name in payload.clear
 
 
+def needs_member(existing: str | None, payload: Payload) -> bool:
+    """Say whether a sign-up makes a contact of another type a member.
+
+    An existing contact's type changes only towards Member.
+    """
+    wanted = (payload.contact_type or "").casefold()
+    return wanted == "member" and existing is not None and existing.casefold() != "member"
+
+
 def fold(payloads: Sequence[tuple[Kind, Payload]]) -> Payload:
     """Merge foldable changes of one lane, oldest first, into one payload.
 

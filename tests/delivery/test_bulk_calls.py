@@ -104,6 +104,9 @@ class FakeQueue:
     async def patch(self, contact_id: str, body: dict[str, Any]) -> None:
         self.contacts[contact_id].update(body)
 
+    async def make_member(self, contact_id: str) -> None:
+        raise AssertionError("what a bulk call brought is for the verifier to look up")
+
 
 @pytest.fixture
 def clock() -> FakeClock:
@@ -132,7 +135,9 @@ def start(
     def started() -> BulkUploader:
         link = Link(clock, offline_after=3)
         sealer = Sealer(settings, book.journal, Spool(tmp_path / "spool"), link, clock)
-        engage = Engage(queue.look_up, queue.fetch, queue.patch, is_open=lambda: True)
+        engage = Engage(
+            queue.look_up, queue.fetch, queue.patch, queue.make_member, is_open=lambda: True
+        )
         return BulkUploader(settings, book.journal, sealer, queue.send, engage, lambda: True, clock)
 
     return started

@@ -185,6 +185,24 @@ async def test_a_customer_merged_into_another_contact_is_found_by_key(start: Sta
     assert (confirmed["contactId"], world.attributes()["city"]) == (merged, "Ystad")
 
 
+async def test_a_contact_of_another_type_that_signs_up_by_file_is_made_a_member(
+    start: Start,
+) -> None:
+    world = await start()
+    contact_id = world.sandbox.seed(email=VERA, contactType="Contact")
+    change_id = await uploaded(world, lambda: world.pos.create(city="Lund"))
+    await world.sandbox.import_now()
+    before = world.sandbox.contact(contact_id)
+
+    world.sandbox.clear_faults()
+
+    await world.pos.until(change_id, "confirmed")
+    after = world.sandbox.contact(contact_id)
+    assert before is not None
+    assert after is not None
+    assert [each["meta"]["contactType"] for each in (before, after)] == ["Contact", "Member"]
+
+
 async def test_a_value_of_which_engage_has_the_end_only_is_sent_by_the_api(start: Start) -> None:
     world = await start()
     contact_id = world.sandbox.seed(email=VERA, zipCode="67")

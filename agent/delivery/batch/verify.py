@@ -23,7 +23,7 @@ from agent.config import Config
 from agent.contact import Key, contact_type_of, keys_told
 from agent.delivery.batch.unanswered import Failures, Unanswered
 from agent.delivery.difference import differs
-from agent.delivery.folding import fold
+from agent.delivery.folding import fold, needs_member
 from agent.delivery.quoting import unquoted
 from agent.delivery.retry import next_wait
 from agent.delivery.ring import until_rung
@@ -55,6 +55,7 @@ class Engage:
     look_up: Callable[[Sequence[Key], str | None], Awaitable[str | None]]  # keys, type → GUID
     fetch: Callable[[str], Awaitable[dict[str, Any]]]  # GUID → the contact
     patch: Callable[[str, dict[str, Any]], Awaitable[None]]  # GUID, attributes
+    make_member: Callable[[str], Awaitable[None]]  # GUID
     is_open: Callable[[], bool]  # whether it makes sense to ask now
 
 
@@ -189,16 +190,31 @@ class Verifier:
         self._tell(item, settled, _SKIPPED)
 
     async def _compare(self, item: Unverified, contact_id: str, contact: dict[str, Any]) -> None:
-        wanted = fold(item.entry.asked).attributes
+        payload = fold(item.entry.asked)
+        wanted = payload.attributes
         names = differs(wanted, contact, mended=item.patched)
         kind = contact_type_of(contact)
-        if not names:
-            beside = keys_told(contact, without=wanted.keys())
-            await self._settle(item, contact_id=contact_id, contact_type=kind, keys=beside)
-        elif item.patched:
+        beside = keys_told(contact, without=wanted.keys())
+        if names and item.patched:
             await self._settle(item, _differing(names), contact_id, kind)
-        else:
+        elif names:
             await self._send_difference(item, contact_id, kind, wanted, names)
+        elif needs_member(kind, payload):
+            await self._make_member(item, contact_id, kind, beside)
+        else:
+            await self._settle(item, None, contact_id, kind, beside)
+
+    async def _make_member(
+        self, item: Unverified, contact_id: str, kind: str | None, keys: Sequence[Key]
+    ) -> None:
+        """Change the type of a contact that was there before: no import is known to do it."""
+        try:
+            await self._engage.make_member(contact_id)
+        except Refused as error:
+            words = "Engage refused to make this contact a member."
+            await self._settle(item, _refused(error, item, words), contact_id, kind)
+        else:
+            await self._settle(item, None, contact_id, "Member", keys)
 
     async def _send_difference(
         self,
@@ -214,10 +230,8 @@ class Verifier:
         try:
             await self._engage.patch(contact_id, body)
         except Refused as error:
-            unquoted(error, *_data(item))
-            words = error.words or "Engage refused the attributes that the import left out."
-            fault = Fault(error.code, words, error.status, error.fields, error.request_id)
-            await self._settle(item, fault, contact_id, kind)
+            words = "Engage refused the attributes that the import left out."
+            await self._settle(item, _refused(error, item, words), contact_id, kind)
         except KeyTaken as error:
             fault = Fault(error.code, _TAKEN, error.status, request_id=error.request_id)
             await self._settle(item, fault, contact_id, kind)
@@ -297,6 +311,11 @@ def _undecided(error: Refused | SeveralMatch, *data: Mapping[str, Any]) -> Fault
     else:
         words = unquoted(error, *data).words or "Engage does not look this contact up."
     return Fault(error.code, words, error.status, request_id=error.request_id)
+
+
+def _refused(error: Refused, item: Unverified, words: str) -> Fault:
+    words = unquoted(error, *_data(item)).words or words
+    return Fault(error.code, words, error.status, error.fields, error.request_id)
 
 
 def _differing(names: Sequence[str]) -> Fault:

@@ -17,7 +17,7 @@ from agent.contact import Key, contact_type_of, keys_of
 from agent.delivery.engage import answers, mapping
 from agent.delivery.engage.client import EngageClient
 from agent.delivery.engage.finding import find_contact
-from agent.delivery.folding import fold
+from agent.delivery.folding import fold, needs_member
 from agent.delivery.outcome import Outcome, Result
 from agent.delivery.quoting import unquoted
 from agent.delivery.routing import takes_creates
@@ -166,7 +166,7 @@ class Courier:
         body = mapping.update_body(change.payload, claim.superseded)
         contact = await self._patch(contact_id, body, journey)
         kind = contact_type_of(contact) or change.contact.contact_type
-        if contact is not None and _needs_member(contact_type_of(contact), change.payload):
+        if contact is not None and needs_member(contact_type_of(contact), change.payload):
             upgraded = await self._change_type(contact_id, "Member", journey)
             contact, kind = upgraded or contact, "Member"
         return Outcome(
@@ -310,12 +310,6 @@ def _folded(changes: Sequence[Change]) -> Payload:
     if len(changes) == 1:
         return changes[0].payload
     return fold([(change.kind, change.payload) for change in changes])
-
-
-def _needs_member(existing: str | None, payload: Payload) -> bool:
-    """An existing contact's type changes only towards Member."""
-    wanted = (payload.contact_type or "").casefold()
-    return wanted == "member" and existing is not None and existing.casefold() != "member"
 
 
 def _gone(claim: Claim, *, known: bool) -> Outcome:
