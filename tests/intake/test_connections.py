@@ -20,6 +20,8 @@ from agent.intake import connections
 from agent.intake.listening import Door
 from agent.status import signing
 
+pytestmark = pytest.mark.system
+
 IMPATIENT = {"server": {"caller_timeout_s": 0.5}}
 SMALL = {"server": {"max_connections": 8}}
 

@@ -24,6 +24,8 @@ from agent.journal import changes, contacts, marker, origin
 from agent.journal.database import migrations
 from agent.journal.rescue.rescue import Rescued
 
+pytestmark = pytest.mark.system
+
 DRIVERS = ["sqlite", "sqlcipher"]
 OPEN = ("waiting", "sending", "batched", "uploaded", "imported")
 # What a change is, whatever becomes of it; the rest is where it stands.
@@ -686,7 +688,6 @@ async def test_killed_at_any_moment_it_is_brought_to_its_end_by_the_next_run(
 # --- every page, both drivers -------------------------------------------------------------------
 
 
-@pytest.mark.system
 @pytest.mark.parametrize("driver_name", DRIVERS)
 def test_each_page_in_turn_costs_what_stood_on_it_and_no_more(
     path: Path, tmp_path: Path, driver_name: str

@@ -28,6 +28,8 @@ from agent import tokens
 from agent.commands.doctor import lines
 from agent.sandbox import Sandbox
 
+pytestmark = pytest.mark.system
+
 CONTACTS = "/api/v3/contacts"
 API_KEY = "engage-key-7Qx9ZrV2"
 SFTP_PASSWORD = "sftp-Tjolahopp-88"

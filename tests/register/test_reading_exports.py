@@ -14,6 +14,8 @@ from agent.delivery.batch.sftp_words import ServerRefused
 from agent.errors import AgentError, HostKeyChanged, Unreachable
 from agent.journal import register
 
+pytestmark = pytest.mark.system
+
 EMAIL = "email=vera%40example.test"
 GUID = "0b1c2d3e-4f50-4617-8293-a4b5c6d7e8f9"
 MEMBER = f"<member><contactId>{GUID}</contactId><email>vera@example.test</email></member>"

@@ -14,6 +14,8 @@ import pytest
 
 from agent.sandbox import Sandbox
 
+pytestmark = pytest.mark.system
+
 FILE_NAME = "20261121101500_0600_contacts.xml"
 CONTENT = b"x" * 100_000
 

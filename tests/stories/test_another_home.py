@@ -14,6 +14,8 @@ from agent.journal.origin import Machine
 from agent.sandbox import Sandbox
 from agent.trial import Till
 
+pytestmark = pytest.mark.system
+
 Start = Callable[..., Awaitable[World]]
 EMAIL = "vera@example.test"
 

@@ -15,6 +15,8 @@ from agent.commands.parts import INCOMPLETE, NO_JOURNAL, OK
 from agent.errors import JournalUnavailable
 from agent.journal.rescue.reminder import LOST
 
+pytestmark = pytest.mark.system
+
 Start = Callable[..., Awaitable[World]]
 HELD = {"fallback": {"seal_after_s": 3600}}  # nothing goes by file meanwhile
 
@@ -155,7 +157,6 @@ async def test_rescue_is_refused_beside_a_running_agent_and_does_nothing_to_a_wh
     assert "is whole. Nothing was changed." in whole.out
 
 
-@pytest.mark.system
 async def test_the_start_of_a_damaged_journal_names_the_command(start: Start) -> None:
     world = await start()
     await sign_up(world, 0, 25)

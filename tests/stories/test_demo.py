@@ -18,6 +18,8 @@ from agent.demo.pos import SIGN_UP, UPDATE, Acknowledged
 from agent.demo.table import Evidence, count, shown
 from agent.sandbox import Sandbox
 
+pytestmark = pytest.mark.system
+
 VERA, NILS = "vera@example.test", "nils@example.test"
 
 
@@ -42,7 +44,6 @@ def row(output: str, title: str) -> list[str]:
 # --- the whole story ----------------------------------------------------------------------------
 
 
-@pytest.mark.system
 def test_demo_ends_with_everything_in_engage_and_nothing_left_behind(
     temporary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,7 +63,6 @@ def test_demo_ends_with_everything_in_engage_and_nothing_left_behind(
     assert children() == before
 
 
-@pytest.mark.system
 def test_demo_fails_and_names_a_contact_that_is_missing_in_engage(
     temporary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,7 +83,6 @@ def test_demo_fails_and_names_a_contact_that_is_missing_in_engage(
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.system
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_demo_that_is_interrupted_leaves_nothing_behind(
     temporary: Path, number: signal.Signals

@@ -7,7 +7,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from world import World, eventually
+
+pytestmark = pytest.mark.system
 
 Start = Callable[..., Awaitable[World]]
 

@@ -16,6 +16,8 @@ from agent.delivery.batch.sftp import Upload
 from agent.delivery.batch.spool import Spool, SpoolProblem
 from agent.journal import batches
 
+pytestmark = pytest.mark.system
+
 Start = Callable[..., Awaitable[World]]
 
 BY_HAND = {"seal_after_s": 3600}

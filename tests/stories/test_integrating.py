@@ -18,6 +18,8 @@ from running_agent import Shop, open_shop
 
 from agent.commands import main
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "integrating.md").read_text(encoding="utf-8")
 
@@ -104,7 +106,6 @@ async def test_python_example_goes_on_while_the_line_is_down(shop: Shop, tmp_pat
     assert printed.splitlines() == ["signed up 202", "changed 202", "True"]
 
 
-@pytest.mark.system
 async def test_shell_examples_do_what_they_say_one_after_another(
     shop: Shop, tmp_path: Path
 ) -> None:

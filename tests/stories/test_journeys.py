@@ -10,8 +10,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from patience import eventually
 from world import World, write_secret
+
+pytestmark = pytest.mark.system
 
 Start = Callable[..., Awaitable[World]]
 VERA = "vera@example.test"

@@ -21,6 +21,8 @@ from world import Pos, Process, lay_till, run_once
 from agent.demo.world import free_port
 from agent.sandbox import Sandbox
 
+pytestmark = pytest.mark.system
+
 StartProcess = Callable[..., Awaitable[Process]]
 VERA = "vera@example.test"
 
@@ -30,7 +32,6 @@ async def is_one_contact(sandbox: Sandbox) -> None:
     assert sandbox.counts()["duplicates"] == 0
 
 
-@pytest.mark.system
 async def test_sigterm_with_work_in_flight_ends_at_once_and_loses_nothing(
     start_process: StartProcess, sandbox: Sandbox
 ) -> None:
@@ -67,7 +68,6 @@ async def test_killed_between_engages_201_and_our_commit_makes_no_second_contact
     await is_one_contact(sandbox)
 
 
-@pytest.mark.system
 async def test_killed_while_a_late_commit_is_under_way_makes_no_second_contact(
     start_process: StartProcess, sandbox: Sandbox
 ) -> None:
@@ -84,7 +84,6 @@ async def test_killed_while_a_late_commit_is_under_way_makes_no_second_contact(
     await is_one_contact(sandbox)
 
 
-@pytest.mark.system
 async def test_killed_right_after_the_answer_still_delivers(
     start_process: StartProcess, sandbox: Sandbox
 ) -> None:
@@ -101,7 +100,6 @@ async def test_killed_right_after_the_answer_still_delivers(
     await sandbox.import_now()
 
 
-@pytest.mark.system
 async def test_request_repeated_after_a_kill_gets_the_same_change(
     start_process: StartProcess, sandbox: Sandbox
 ) -> None:
@@ -118,7 +116,6 @@ async def test_request_repeated_after_a_kill_gets_the_same_change(
     assert again[2]["Idempotent-Replay"] == "true"
 
 
-@pytest.mark.system
 async def test_killed_with_a_file_half_way_up_delivers_it_once(
     start_process: StartProcess, sandbox: Sandbox
 ) -> None:
@@ -140,7 +137,6 @@ async def test_killed_with_a_file_half_way_up_delivers_it_once(
     assert [each.outcome for each in sandbox.integration_log] == ["imported"]
 
 
-@pytest.mark.system
 async def test_killed_while_a_file_is_written_makes_the_same_file_again(
     start_process: StartProcess, sandbox: Sandbox
 ) -> None:
@@ -165,7 +161,6 @@ async def test_killed_while_a_file_is_written_makes_the_same_file_again(
     assert not part.exists()
 
 
-@pytest.mark.system
 async def test_second_agent_on_the_same_journal_says_so_and_leaves_it_alone(
     start_process: StartProcess, sandbox: Sandbox
 ) -> None:
@@ -196,7 +191,6 @@ async def test_wrong_settings_end_with_code_2_and_name_every_place(
     assert not (till.folder / "journal.db").exists()
 
 
-@pytest.mark.system
 async def test_port_that_stays_taken_ends_with_code_3_and_loses_nothing(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -210,7 +204,6 @@ async def test_port_that_stays_taken_ends_with_code_3_and_loses_nothing(
     assert "Traceback" not in output
 
 
-@pytest.mark.system
 async def test_port_that_is_taken_at_boot_is_tried_again(
     sandbox: Sandbox, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -230,7 +223,6 @@ async def test_port_that_is_taken_at_boot_is_tried_again(
             await process.stop()
 
 
-@pytest.mark.system
 async def test_stop_while_the_port_is_taken_does_not_wait_for_it(
     sandbox: Sandbox, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -259,7 +251,6 @@ def taken_port() -> Iterator[int]:
         yield int(taken.getsockname()[1])
 
 
-@pytest.mark.system
 async def test_journal_of_a_newer_program_is_refused_and_untouched(
     start_process: StartProcess,
 ) -> None:
@@ -278,7 +269,6 @@ async def test_journal_of_a_newer_program_is_refused_and_untouched(
     assert place.read_bytes() == before
 
 
-@pytest.mark.system
 @pytest.mark.parametrize("twice", [False, True])
 async def test_process_ends_within_seconds_even_when_nothing_answers(
     start_process: StartProcess, sandbox: Sandbox, twice: bool
@@ -322,7 +312,6 @@ def bad_log(request: pytest.FixtureRequest) -> Iterator[int]:
     os.close(writing)
 
 
-@pytest.mark.system
 async def test_a_log_that_takes_nothing_ends_and_holds_up_nothing(
     sandbox: Sandbox, session: aiohttp.ClientSession, tmp_path: Path, bad_log: int
 ) -> None:

@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import pytest
 from patience import eventually
 from world import World
 
 from agent.journal import batches
+
+pytestmark = pytest.mark.system
 
 Start = Callable[..., Awaitable[World]]
 VERA = "vera@example.test"

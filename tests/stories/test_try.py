@@ -18,6 +18,8 @@ from patience import PATIENCE_S
 
 from agent.demo import world
 
+pytestmark = pytest.mark.system
+
 ENDS_WITHIN_S = 20.0  # it takes a second or two, and on a busy machine more
 
 
@@ -71,7 +73,6 @@ def end(trial: Trial, number: signal.Signals) -> None:
     trial.process.wait(timeout=ENDS_WITHIN_S)
 
 
-@pytest.mark.system
 def test_printed_commands_work_as_they_stand(trial: Trial) -> None:
     script = "set -e -o pipefail\n" + "\n".join(trial.commands)
 
@@ -92,7 +93,6 @@ def test_printed_commands_work_as_they_stand(trial: Trial) -> None:
     assert "email=vera@example.test" in done.stdout  # Engage's contacts
 
 
-@pytest.mark.system
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_it_within_seconds_and_leaves_nothing(
     trial: Trial, number: signal.Signals
@@ -108,7 +108,6 @@ def test_signal_ends_it_within_seconds_and_leaves_nothing(
     assert '"firstName"' not in sign_up.stdout
 
 
-@pytest.mark.system
 def test_signal_ends_it_quickly_while_the_line_hangs(trial: Trial) -> None:
     control = re.search(r"--control (http://\S+)", trial.text)
     assert control

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from patience import eventually
 from world import World
+
+pytestmark = pytest.mark.system
 
 Start = Callable[..., Awaitable[World]]
 VERA = "vera@example.test"

@@ -10,6 +10,8 @@ import pytest
 from patience import eventually
 from world import World
 
+pytestmark = pytest.mark.system
+
 Start = Callable[..., Awaitable[World]]
 VERA = "vera@example.test"
 
