@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,12 +86,17 @@ class Database:
     """A journal file that is open: `write` and `read` are the only ways in."""
 
     def __init__(
-        self, path: Path, driver: Driver, on_commit: Callable[[float], None] = lambda seconds: None
+        self,
+        path: Path,
+        driver: Driver,
+        on_commit: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         """`on_commit` gets the seconds that a commit took, in the writer's thread."""
         self.path = path
         self.driver = driver
         self._on_commit = on_commit
+        # Asked when the disk is full, in some thread; says whether there is more room now.
+        self.make_room: Callable[[], bool] = lambda: False
         self.opening = Opening()
         self.problem: str | None = None  # why it cannot be written just now, for the page
         self._files = (str(path), f"{path}-wal")
@@ -237,9 +243,7 @@ class Database:
     async def _write_group(self, group: list[_Unit]) -> None:
         try:
             await self._heal()
-            assert self._writer is not None  # noqa: S101 - _heal connects or raises
-            works = [unit.work for unit in group]
-            answers = await self._writer.run(lambda db: self._commit_together(db, works))
+            answers = await self._commit([unit.work for unit in group])
             self.problem = None
         except asyncio.CancelledError:
             raise
@@ -254,6 +258,17 @@ class Database:
                 unit.answer.set_exception(answer.error)
             else:
                 unit.answer.set_result(answer)
+
+    async def _commit(self, works: list[Work[Any]]) -> list[Any]:
+        """Commit a group; on a full disk once more, if room can be made."""
+        assert self._writer is not None  # noqa: S101 - the caller has seen to it
+        commit = partial(self._commit_together, works=works)
+        try:
+            return await self._writer.run(commit)
+        except self.driver.module.Error as error:
+            if _primary_code(error) != _FULL or not await asyncio.to_thread(self.make_room):
+                raise
+        return await self._writer.run(commit)
 
     async def _heal(self) -> None:
         """Open the file again where an I/O error closed it; refuse to write to a file that is gone.

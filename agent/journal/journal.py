@@ -16,6 +16,7 @@ from agent.clock import Clock, to_text
 from agent.contact import new_id
 from agent.errors import IntakeError, JournalError, JournalFull, JournalUnavailable
 from agent.journal import batches, changes, marker, meta
+from agent.journal.ballast import Ballast
 from agent.journal.database import Database
 from agent.journal.driver import Connection
 from agent.journal.news import News, Settled
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 # For so long the disk is not asked again; much less than min_free_mb can be filled meanwhile.
 _ROOM_LASTS_S = 0.1
+# Outcomes first grow the -wal to 4 MB, before SQLite begins it anew; then they fit into the file.
+_LEAST_BALLAST, _LARGEST_BALLAST = 6 * 1024 * 1024, 16 * 1024 * 1024
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -46,6 +49,9 @@ class Journal:
         self._clock = clock
         self._on_taken = on_taken
         self._min_free = min_free_mb * 1024 * 1024
+        reserve = max(_LEAST_BALLAST, min(_LARGEST_BALLAST, self._min_free // 4))
+        self._ballast = Ballast(database.path, reserve)
+        database.make_room = self._ballast.throw_off
         self._room_until = 0.0  # monotonic: until then there is room enough without asking again
         self._mark: marker.Mark | None = None
         self._mark_path = marker.path_of(database.path)
@@ -117,8 +123,13 @@ class Journal:
         return await self.database.read(work)
 
     async def tidy(self) -> None:
-        """Keep the -wal small; for now and then. Waits for nobody and raises nothing."""
+        """Keep the -wal small and some room in reserve; for now and then.
+
+        Waits for nobody and raises nothing.
+        """
         await self.database.tidy()
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(self._ballast.balance, self.room_bytes(), self._min_free)
 
     @property
     def problem(self) -> str | None:
@@ -184,7 +195,8 @@ class Journal:
             raise JournalUnavailable(
                 f"The journal's folder cannot be read: {error.strerror}. Nothing was stored."
             ) from error
-        if disk.f_bavail * disk.f_frsize < self._min_free or (disk.f_files and not disk.f_favail):
+        least = self._min_free + self._ballast.spent_bytes
+        if disk.f_bavail * disk.f_frsize < least or (disk.f_files and not disk.f_favail):
             raise JournalFull
         self._room_until = now + _ROOM_LASTS_S
 
