@@ -13,8 +13,8 @@ from pathlib import Path
 
 from agent.errors import JournalUnavailable, SchemaTooNew
 from agent.journal import marker
-from agent.journal.database import migrations
 from agent.journal.driver import Connection, Driver
+from agent.journal.migrating import migrations
 
 
 @dataclass(frozen=True)

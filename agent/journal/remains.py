@@ -8,9 +8,9 @@ from pathlib import Path
 
 from agent.change import State
 from agent.errors import JournalUnavailable
-from agent.journal.database import migrations
 from agent.journal.driver import Connection, Driver
 from agent.journal.lock import JournalLock
+from agent.journal.migrating import migrations
 from agent.journal.states import is_final
 
 

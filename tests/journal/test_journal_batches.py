@@ -12,7 +12,7 @@ from journal_helpers import GUID, GUID_2, Book, FakeClock
 
 from agent.change import Change, Fault, Route, State
 from agent.contact import Key
-from agent.journal import batches, changes, contacts, database
+from agent.journal import batches, changes, contacts, migrating
 from agent.journal import states as moves
 from agent.journal.batches import Batch, Entry, Lane, Member, Unverified
 from agent.journal.changes import Attempt
@@ -572,7 +572,7 @@ async def test_a_contact_that_is_joined_while_it_is_looked_up_is_confirmed(book:
 
 def test_of_what_an_older_agent_sealed_the_key_itself_tells_its_name() -> None:
     db = sqlite3.connect(":memory:")
-    steps = database.migrations()
+    steps = migrating.migrations()
     for number, text in steps:
         if number < 9:
             db.executescript(text)

@@ -15,7 +15,7 @@ from journal_helpers import Book, FakeClock
 
 from agent.change import Change
 from agent.clock import to_text
-from agent.journal import batches, changes, database, driver, figures, states
+from agent.journal import batches, changes, driver, figures, migrating, states
 
 START = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -214,7 +214,7 @@ async def test_an_older_journal_gets_the_figures_that_it_would_have_kept(
 
 def take_figures_away(path: Path) -> None:
     """Make a journal as it was before figures were kept."""
-    older = list(takewhile(lambda step: "TABLE figures" not in step[1], database.migrations()))
+    older = list(takewhile(lambda step: "TABLE figures" not in step[1], migrating.migrations()))
     fresh = sqlite3.connect(":memory:")
     for _, text in older:
         fresh.executescript(text)

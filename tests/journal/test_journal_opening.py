@@ -13,7 +13,7 @@ from journal_helpers import Book, FakeClock, make_driver
 
 from agent import config
 from agent.assembly import Agent
-from agent.journal import database
+from agent.journal import migrating
 from agent.journal.opening import Opening, Phase
 from agent.trial import write_till
 
@@ -21,8 +21,8 @@ from agent.trial import write_till
 def write_old_journal(path: Path, driver_name: str = "sqlite") -> None:
     """Make a journal as the first version did, with something in it."""
     connection = make_driver(driver_name).connect(path)
-    number, text = database.migrations()[0]
-    database._apply(connection, number, text)
+    number, text = migrating.migrations()[0]
+    migrating._apply(connection, number, text)
     connection.execute("INSERT INTO meta VALUES ('journal_id', 'an old one')")
     connection.close()
 
@@ -42,11 +42,11 @@ async def test_old_journal_is_copied_and_migrated_and_both_are_told(
 
     assert [phase for phase, _ in told] == [
         Phase.COPYING,
-        *[Phase.MIGRATING] * (len(database.migrations()) - 1),
+        *[Phase.MIGRATING] * (len(migrating.migrations()) - 1),
     ]
     assert all(words.startswith("Migrating the journal") for _, words in told)
     assert kept == [("an old one",)]
-    newest = database.migrations()[-1][0]
+    newest = migrating.migrations()[-1][0]
     assert path.with_name(f"{path.name}.before-{newest}").exists()
 
 

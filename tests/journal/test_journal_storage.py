@@ -31,7 +31,7 @@ from agent.errors import (
     Overloaded,
     SchemaTooNew,
 )
-from agent.journal import changes, contacts, database, driver, states, syncing
+from agent.journal import changes, contacts, database, driver, migrating, states, syncing
 from agent.journal.journal import Journal
 
 
@@ -649,15 +649,15 @@ async def test_a_migration_that_was_killed_halfway_is_begun_anew(
 ) -> None:
     script = f"""
     import os, pathlib, sys
-    from agent.journal import database, driver
+    from agent.journal import database, driver, migrating
     path = pathlib.Path({str(path)!r})
-    real = database._statements
+    real = migrating._statements
     def halfway(text):
         statements = real(text)
         yield from statements[: len(statements) // 2]
         os._exit(9)
-    database._statements = halfway
-    database.migrate(driver.plain().connect(path), path)
+    migrating._statements = halfway
+    migrating.migrate(driver.plain().connect(path), path)
     """
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=PATIENCE_S)
 
@@ -667,7 +667,7 @@ async def test_a_migration_that_was_killed_halfway_is_begun_anew(
 
 
 async def test_a_new_journal_has_the_newest_version(book: Book) -> None:
-    newest = database.migrations()[-1][0]
+    newest = migrating.migrations()[-1][0]
 
     assert await book.rows("PRAGMA user_version") == [(newest,)]
 
@@ -689,7 +689,7 @@ async def test_a_backup_gets_its_name_once_it_is_synced(
 ) -> None:
     target = tmp_path / "copy.db"
     synced: list[tuple[Path, bool]] = []
-    monkeypatch.setattr(database, "sync", lambda path: synced.append((path, target.exists())))
+    monkeypatch.setattr(migrating, "sync", lambda path: synced.append((path, target.exists())))
 
     await asyncio.to_thread(back_up, book.path, target)
 
@@ -699,7 +699,7 @@ async def test_a_backup_gets_its_name_once_it_is_synced(
 def back_up(path: Path, target: Path) -> None:
     connection = make_driver("sqlite").connect(path)
     try:
-        database.backup(connection, target)
+        migrating.backup(connection, target)
     finally:
         connection.close()
 
@@ -720,7 +720,7 @@ def test_the_process_ends_whatever_became_of_opening(tmp_path: Path, before: str
     script = f"""
 import asyncio, pathlib, sqlite3
 from agent.clock import SystemClock
-from agent.journal import driver
+from agent.journal import driver, migrating
 from agent.journal.database import Database
 from agent.journal.journal import Journal
 path = pathlib.Path({str(tmp_path / "journal.db")!r})

@@ -21,7 +21,7 @@ from agent.change import State
 from agent.contact import Key, new_id
 from agent.errors import JournalInUse, JournalUnavailable, SchemaTooNew
 from agent.journal import changes, contacts, marker, origin
-from agent.journal.database import migrations
+from agent.journal.migrating import migrations
 from agent.journal.rescue.rescue import Rescued
 
 pytestmark = pytest.mark.system

@@ -31,7 +31,7 @@ from system_calls import Event, Noted, Renamed, injecting, record
 from world import World, lay_till
 
 from agent.change import Kind, Payload
-from agent.journal import changes, database
+from agent.journal import changes, migrating
 from agent.sandbox import Sandbox
 
 STORY = Path(power_cut_stories.__file__)
@@ -162,8 +162,8 @@ def write_first_version(path: Path, count: int) -> None:
     """Make a journal as the first version did, with changes that wait."""
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode = WAL")
-    number, text = database.migrations()[0]
-    database._apply(db, number, text)
+    number, text = migrating.migrations()[0]
+    migrating._apply(db, number, text)
     for each in range(1, count + 1):
         payload = Payload({"email": f"vera{each}@example.test", "note": "x" * 300}).to_json()
         db.execute(
@@ -328,7 +328,7 @@ async def judge_upgrade(till: Path, state: State, promises: Promises) -> None:
     """The journal is of the old version or the new one, with all that waits; so is its copy."""
     path = till / "journal.db"
     version, ids = await asyncio.to_thread(_look, path)
-    newest = database.migrations()[-1][0]
+    newest = migrating.migrations()[-1][0]
     copy = path.with_name(f"{path.name}.before-{newest}")
     if version > 1 or copy.exists():
         assert await asyncio.to_thread(_look, copy) == (1, ids), "the copy is not whole"

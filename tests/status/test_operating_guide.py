@@ -31,7 +31,7 @@ from agent.delivery.engage.tls import PeerCertificate
 from agent.delivery.stall import StallDetector
 from agent.errors import EngageFailed, NotEngage
 from agent.journal import driver, origin
-from agent.journal.database import migrate
+from agent.journal.migrating import migrate
 from agent.journal.rescue.reminder import LOST, unsettled
 from agent.register.reader import _not_read
 from agent.status.facts import RegisterFill, RouteState, SkippedFile

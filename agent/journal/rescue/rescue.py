@@ -18,10 +18,10 @@ from pathlib import Path
 from agent.clock import to_text
 from agent.errors import JournalUnavailable, SchemaTooNew
 from agent.journal import driver, marker
-from agent.journal.database import migrate, migrations
 from agent.journal.driver import Driver
 from agent.journal.lock import JournalLock
 from agent.journal.marker import Mark
+from agent.journal.migrating import migrate, migrations
 from agent.journal.rescue import image, report
 from agent.journal.rescue.image import Image, Read
 from agent.journal.rescue.rebuilding import Rebuilt, rebuild
