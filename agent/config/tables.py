@@ -501,8 +501,8 @@ class Fallback:
         default=100,
         metadata=about(
             _count(0, 100_000),
-            "When the line is back, or the agent starts, what waits of up to so many customers goes"
-            " by the API; of more, in batches.",
+            "When the line is back, or the agent starts after an outage, what waits of up to so"
+            " many customers goes by the API; of more, in batches.",
             unit="customers",
         ),
     )

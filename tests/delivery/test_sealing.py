@@ -274,18 +274,21 @@ async def test_a_line_that_flaps_makes_no_file_each_time_it_returns(till: Sealin
     assert sum(await till.sizes()) == 20
 
 
-@pytest.mark.parametrize(("waiting", "sealed"), [(3, []), (4, [4])])
-async def test_a_start_finds_what_waits_as_a_return_of_the_line_does(
-    tmp_path: Path, waiting: int, sealed: list[int]
+@pytest.mark.parametrize(
+    ("waiting", "age_s", "sealed"), [(3, AGE_S, []), (4, AGE_S, [4]), (4, AGE_S - 1, [])]
+)
+async def test_a_start_finds_what_waits_from_an_outage_as_a_return_of_the_line_does(
+    tmp_path: Path, waiting: int, age_s: float, sealed: list[int]
 ) -> None:
     settings = {"seal_after_s": AGE_S, "max_contacts": MOST, "api_drain_max": 3}
     async with SealingTill(tmp_path / "till", settings) as till:
         await sign_ups(till, waiting)
 
         decides = till.sealer.decides
-        await till.turn()
+        await till.turn(after_s=age_s)
 
         assert decides
+        assert not till.sealer.decides
         assert await till.sizes() == sealed
 
 

@@ -7,6 +7,7 @@ needs root for that. Everything is ended by its process id.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import fcntl
 import json
 import os
@@ -63,6 +64,8 @@ def debian() -> Path:
 
 def _installed() -> Path:
     if not IMAGE.exists():
+        # Over a slow line this takes minutes, and is no test that hangs.
+        faulthandler.cancel_dump_traceback_later()
         making = IMAGE.with_name(f"debian-12.{os.getpid()}")
         shutil.rmtree(making, ignore_errors=True)
         options = ["--variant=minbase", f"--include={_PACKAGES}"]

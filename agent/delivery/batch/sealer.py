@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 from agent import events
@@ -64,8 +65,8 @@ class Sealer:
         self._clock = clock
         self._packer = Packer(config, journal, clock)
         self._writer = Writer(config, journal, spool)
-        # Of the line, as far as it was decided what goes by file then. A start is one, too: what
-        # waits now may be from an outage that the till was switched off in.
+        # Of the line, as far as it was decided what goes by file then. A start is one, too: the
+        # till may have been switched off in an outage.
         self._returns = -1
         self._sealing = asyncio.Lock()  # a person may ask for it while the loop does it too
         self._swept = False  # of what a former run left in the spool
@@ -139,6 +140,9 @@ class Sealer:
     async def _seal_if_too_many(self) -> None:
         most = self._config.fallback.api_drain_max
         now = self._clock.monotonic()
+        is_start = self._link.returns == 0
+        if is_start and not await self._is_from_an_outage():
+            return
         count = partial(
             batches.count_idle,
             used_up=0,
@@ -153,6 +157,14 @@ class Sealer:
             now, age_needed_s(self._config.fallback.seal_after_s, unsent)
         ):
             await self._seal(used_up=0, why="returned", now=now)
+
+    async def _is_from_an_outage(self) -> bool:
+        """Say whether something has waited for so long that it is not just from a busy moment."""
+        oldest = await self._oldest(0)
+        if oldest is None:
+            return False
+        age_s = (self._clock.now() - datetime.fromisoformat(oldest.created_at)).total_seconds()
+        return age_s >= self._config.fallback.seal_after_s
 
     async def _seal_what_waits(self, *, used_up: int, why: str) -> None:
         oldest = await self._oldest(used_up)
