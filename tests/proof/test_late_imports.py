@@ -26,13 +26,15 @@ def slow_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def file_goes_up(world: HistoryWorld) -> None:
-    """Sign a customer up, then change their city while the API is away: the change goes by file."""
+    """Sign a customer up, then change their city while the API is left alone: it goes by file."""
     await world.do(step("sign_up", person=1, wait="3"))
-    world.sandbox.set_fault("refuse", target="engage")
+    await world.do(
+        step("pause", route="api")
+    )  # not a fault: it might just be tried, and not sealed
     await world.do(step("update", person=1, names=("city",), wait="0"))
     await world.do(step("seal"))
     await world.do(step("elapse", seconds=15.0))
-    await world.do(step("heal"))
+    await world.do(step("resume", route="api"))
 
 
 async def states(world: HistoryWorld, person: int = 1) -> list[str]:
