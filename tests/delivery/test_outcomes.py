@@ -12,6 +12,8 @@ from world import World, write_secret
 
 from agent.sandbox import Sandbox
 
+pytestmark = pytest.mark.system
+
 Start = Callable[..., Awaitable[World]]
 VERA = "vera@example.test"
 

@@ -12,6 +12,8 @@ from world import World
 from agent import assembly
 from agent.delivery import stall
 
+pytestmark = pytest.mark.system
+
 Start = Callable[..., Awaitable[World]]
 
 # Engage is up and fails in its own words: the line is not to blame.

@@ -20,6 +20,8 @@ from agent.clock import SystemClock
 from agent.delivery.engage.answers import retry_after
 from agent.sandbox import Sandbox
 
+pytestmark = pytest.mark.system
+
 YEARS = timedelta(days=3653)
 
 

@@ -43,6 +43,8 @@ from agent.errors import (
     Unreachable,
 )
 
+pytestmark = pytest.mark.system
+
 NAME = "20261121101500_7-1-1_contacts.xml"
 OTHER = "20261121101501_7-1-2_contacts.xml"
 BLOCKS = 5
