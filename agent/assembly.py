@@ -185,11 +185,7 @@ class Agent:
 
     def _journal(self) -> Journal:
         settings = self.config.journal
-        way = (
-            driver.encrypted(partial(read_secret, settings.key_file))
-            if settings.key_file is not None
-            else driver.plain()
-        )
+        way = driver.with_key(settings.key_file)
         return Journal(
             Database(settings.path, way, on_commit=self.metrics.committed),
             self.clock,

@@ -1,18 +1,16 @@
-"""The journal of an agent that does not run, for commands that only look into it."""
+"""The journal of an agent that does not run, as the commands open it: as its owner."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.commands.running_agent import Lines
 from agent.config import Config
 from agent.errors import JournalInUse
-from agent.secrets import read_secret
 
 if TYPE_CHECKING:
     from agent.journal.driver import Connection
@@ -35,8 +33,7 @@ def closed_journal(settings: Config) -> Iterator[Lines]:
             )
             yield from text.splitlines(keepends=True)
 
-    path, key_file = settings.journal.path, settings.journal.key_file
-    way = driver.encrypted(partial(read_secret, key_file)) if key_file else driver.plain()
+    path, way = settings.journal.path, driver.with_key(settings.journal.key_file)
     with ExitStack() as stack:
         try:
             with as_owner_of(path):

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent import config
 from agent.clock import SystemClock
+from agent.commands.closed_journal import as_owner_of
 from agent.commands.parts import BAD_CONFIG, INCOMPLETE, NO_JOURNAL, OK, add, add_group
 from agent.errors import JournalInUse
-from agent.secrets import read_secret
-
-if TYPE_CHECKING:
-    from agent.journal.driver import Driver
 
 
 def add_journal(commands: Any) -> None:
@@ -46,14 +40,14 @@ def _add_waiting(verbs: Any) -> None:
 
 
 def _waiting(options: argparse.Namespace) -> int:
-    from agent.journal import remains
+    from agent.journal import driver, remains
 
     settings = config.load(options.config)
     path = settings.journal.path
-    way = _way(settings)
-    _become_owner(path)
+    way = driver.with_key(settings.journal.key_file)
     try:
-        print(remains.unsettled(path, way, verifies=settings.fallback.verify != "none"))
+        with as_owner_of(path):
+            print(remains.unsettled(path, way, verifies=settings.fallback.verify != "none"))
     except JournalInUse as error:
         raise JournalInUse(
             f"An agent runs and uses {path}. Nothing was changed. Ask it: till-agent status"
@@ -83,16 +77,17 @@ def _add_rescue(verbs: Any) -> None:
 
 
 def _rescue(options: argparse.Namespace) -> int:
+    from agent.journal import driver
     from agent.journal.rescue.rescue import rescue
 
     settings = config.load(options.config)
     path = settings.journal.path
-    way = _way(settings)
-    _become_owner(path)
+    way = driver.with_key(settings.journal.key_file)
     try:
-        done = rescue(
-            path, way, SystemClock().now(), tell=lambda step: print(step, file=sys.stderr)
-        )
+        with as_owner_of(path):
+            done = rescue(
+                path, way, SystemClock().now(), tell=lambda step: print(step, file=sys.stderr)
+            )
     except JournalInUse as error:
         raise JournalInUse(
             f"An agent runs and uses {path}. Nothing was changed. Stop it first: "
@@ -104,19 +99,3 @@ def _rescue(options: argparse.Namespace) -> int:
     print(done.text, end="")
     print(f"This report is kept as {done.report}.")
     return OK if done.losses.are_none else INCOMPLETE
-
-
-def _way(settings: config.Config) -> Driver:
-    from agent.journal import driver
-
-    key_file = settings.journal.key_file
-    return driver.encrypted(partial(read_secret, key_file)) if key_file else driver.plain()
-
-
-def _become_owner(path: Path) -> None:
-    """Be the journal's owner from here on: a file of root's beside it would lock the agent out."""
-    if path.exists() and os.geteuid() == 0:
-        facts = path.stat()
-        os.setgroups([])
-        os.setegid(facts.st_gid)
-        os.seteuid(facts.st_uid)

@@ -17,7 +17,6 @@ from agent.errors import JournalError
 from agent.journal import driver, inspection, lock
 from agent.journal.database import LARGE_WAL
 from agent.journal.inspection import Condition
-from agent.secrets import read_secret
 
 JOURNAL, PORT, AGENT, SERVICE = "journal", "port", "agent", "service"
 
@@ -62,8 +61,7 @@ class MachineCheck:
         return [judged(path, found)]
 
     def _way(self) -> driver.Driver:
-        key = self._config.journal.key_file
-        return driver.plain() if key is None else driver.encrypted(partial(read_secret, key))
+        return driver.with_key(self._config.journal.key_file)
 
     # --- port, agent, service ---------------------------------------------------------------------
 

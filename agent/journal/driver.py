@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import JournalUnavailable
+from agent.secrets import SecretSource, read_secret
 
 # RETURNING came with 3.35, STRICT tables with 3.37.
 OLDEST_SQLITE = (3, 37, 0)
@@ -54,6 +55,11 @@ class Driver:
         # A flipped bit may leave no UTF-8: that one text is damaged, and no query fails for it.
         connection.text_factory = _TEXT
         return connection  # type: ignore[no-any-return]
+
+
+def with_key(key_file: SecretSource | None) -> Driver:
+    """Give the driver for `journal.key_file`: the plain one where none is set."""
+    return plain() if key_file is None else encrypted(partial(read_secret, key_file))
 
 
 def plain() -> Driver:

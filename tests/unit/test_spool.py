@@ -69,7 +69,7 @@ def test_folder_that_was_made_is_synced_into_the_one_above(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr("agent.delivery.batch.spool._sync_names", synced.append)
+    monkeypatch.setattr("agent.delivery.batch.spool.sync", synced.append)
 
     Spool(tmp_path / "var" / "spool").prepare(NAME, build)
 

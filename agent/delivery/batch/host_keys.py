@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import AgentError
+from agent.journal.syncing import sync
 from agent.rights import READ, why_denied
 
 _REVOKED = "@revoked"  # sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"
@@ -191,11 +192,7 @@ def _replace(place: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    directory = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync(place.parent)
 
 
 def _take_after(place: Path, descriptor: int) -> None:

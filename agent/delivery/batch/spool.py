@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from agent.errors import RouteError
+from agent.journal.syncing import sync
 
 TEMPORARY_SUFFIX: Final = ".tmp"
 
@@ -102,7 +103,7 @@ class Spool:
         place = self.path(prepared.name)
         with self._told_in_words("name a batch file"):
             os.replace(prepared.temporary, place)
-            _sync_names(self.directory)
+            sync(self.directory)
         return place
 
     def holds(self, name: str, sha256: str, bytes: int) -> bool:
@@ -123,7 +124,7 @@ class Spool:
         with self._told_in_words("remove a batch file"):
             if self.directory.is_dir() and not place.is_dir():
                 place.unlink(missing_ok=True)
-                _sync_names(self.directory)
+                sync(self.directory)
 
     def sweep(self, keep: set[str], *, unfinished: bool = True) -> Swept:
         """Remove the temporary files of a former run, and report files that are not in `keep`.
@@ -150,7 +151,7 @@ class Spool:
         missing = [each for each in (self.directory, *self.directory.parents) if not each.exists()]
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for made in missing:  # or a power cut takes the folder, with every file in it
-            _sync_names(made.parent)
+            sync(made.parent)
         # A folder made by hand may be open to others, and umask has a say in mkdir().
         if self.directory.stat().st_mode & 0o777 != 0o700:
             self.directory.chmod(0o700)
@@ -170,14 +171,6 @@ class Spool:
 
 def _is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
-
-
-def _sync_names(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_synced(place: Path, build: Callable[[BinaryIO], int]) -> int:

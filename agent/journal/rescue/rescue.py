@@ -28,6 +28,7 @@ from agent.journal.rescue.rebuilding import Rebuilt, rebuild
 from agent.journal.rescue.reminder import LOST, SAVED
 from agent.journal.rescue.report import Losses
 from agent.journal.rescue.salvage import Salvage, salvage
+from agent.journal.syncing import sync
 
 _ROOM = 16 * 1024 * 1024  # beside as much as the journal has
 
@@ -168,9 +169,9 @@ def _write_new(
             f"What was saved of {path} cannot be written ({error}). The damaged journal is where "
             "it was. Free some space, or put a backup back."
         ) from error
-    _sync(new)
+    sync(new)
     new.rename(marker.rescued(path))
-    _sync(path.parent)
+    sync(path.parent)
     return rebuilt
 
 
@@ -194,7 +195,7 @@ def _put_in_place(path: Path, aside: Path) -> None:
         if former.exists():
             former.rename(final)
     waiting.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _finish(path: Path, now: datetime) -> bool:
@@ -229,11 +230,3 @@ def _write_synced(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
